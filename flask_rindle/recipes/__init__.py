@@ -1,0 +1,1 @@
+"""Recipes: what a variant is made like, as frozen values with a digest that never drifts."""

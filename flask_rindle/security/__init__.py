@@ -1,0 +1,1 @@
+"""Words that must be safe: tokens, names and types."""

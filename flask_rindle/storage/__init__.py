@@ -1,0 +1,1 @@
+"""Storage: the port in `base`, one adapter a module. SDKs are imported by their adapter only."""

@@ -1,0 +1,202 @@
+"""The storage port: five verbs, and one small class for each ability beyond them.
+
+Promises that every adapter keeps, and that `flask_rindle.testing.contracts` checks:
+
+- `put` replaces whole or not at all: a failed put leaves the old object, or none;
+- `read` of a missing key raises at the call, not on the tenth chunk; ranges are half open;
+- `delete` is quiet when nothing is there; `stat` is the truth about size;
+- an etag changes whenever the bytes under a key are written again;
+- every failure leaves as a `StorageError` with the SDK's own as its cause;
+- no method shows a signed URL in a repr or a log, and none opens a database session;
+- an adapter can be used from several threads at once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import BinaryIO, ClassVar, Literal, Protocol, TypeVar
+
+from flask_rindle.errors import CapabilityMissing, InvalidKey
+from flask_rindle.types import ByteRange, Checksum, Disposition
+
+MAX_KEY_CHARACTERS = 512
+CHUNK_BYTES = 1024 * 1024
+
+
+class Capability(StrEnum):
+    """What a storage can do beyond the five verbs. A closed vocabulary."""
+
+    SIGNED_URL = "signed_url"
+    PUBLIC_URL = "public_url"
+    PRESIGNED_PUT = "presigned_put"
+    PROMOTE = "promote"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredObject:
+    """What a storage knows about one object; `content_type` is None where it keeps none."""
+
+    key: str
+    size_bytes: int
+    etag: str
+    content_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkTerms:
+    """What a download URL grants; `expires_in=None` asks for a permanent, unsigned one."""
+
+    expires_in: timedelta | None
+    content_type: str
+    disposition: Disposition
+    filename: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutTerms:
+    """What a presigned PUT grants: these bytes and no others, for so long."""
+
+    expires_in: timedelta
+    content_type: str
+    size_bytes: int
+    checksum: Checksum | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresignedUpload:
+    """Where and how a client sends its bytes. The URL is a bearer secret until it expires."""
+
+    url: str = field(repr=False)
+    method: Literal["PUT"] = "PUT"
+    headers: Mapping[str, str]
+    expires_at: datetime
+
+
+class AppLinks(Protocol):
+    """Makes URLs of the app itself, for storages that have no HTTP server of their own."""
+
+    def file_url(self, storage: str, key: str, terms: LinkTerms) -> str: ...
+
+    def put(self, storage: str, key: str, terms: PutTerms) -> PresignedUpload: ...
+
+
+class Storage(ABC):
+    """Bytes under keys. Construct with the options of `RINDLE_STORAGES`; `name` is its key there."""
+
+    name: str
+    capabilities: ClassVar[frozenset[Capability]] = frozenset()
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @abstractmethod
+    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None) -> StoredObject:
+        """Store everything that `source` gives, replacing what was there."""
+
+    @abstractmethod
+    def read(self, key: str, byte_range: ByteRange | None = None) -> Iterator[bytes]:
+        """The bytes in bounded chunks. Past the end there is nothing. Raises ObjectNotFound."""
+
+    @abstractmethod
+    def stat(self, key: str) -> StoredObject:
+        """Size, etag and type. Raises ObjectNotFound."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove the object; no error when there is none."""
+
+    @abstractmethod
+    def url(self, key: str, terms: LinkTerms) -> str:
+        """A URL to download from, made without looking whether the object exists."""
+
+    def save_to(self, key: str, path: Path) -> StoredObject:
+        """Write the object into a new file at `path` and tell which version it was.
+
+        Raises ObjectNotFound, and leaves no file behind when it fails.
+        """
+        before = self.stat(key)
+        try:
+            with path.open("xb") as target:
+                for chunk in self.read(key):
+                    target.write(chunk)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return before
+
+    def close(self) -> None:
+        """Let go of connections; the storage is not used afterwards."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+
+class Ability(ABC):
+    """Something that only some storages can do."""
+
+    capability: ClassVar[Capability]
+
+
+class PresignsPut(Ability):
+    """A client can be given a URL to PUT one object at."""
+
+    capability = Capability.PRESIGNED_PUT
+
+    @abstractmethod
+    def presign_put(self, key: str, terms: PutTerms) -> PresignedUpload:
+        """A URL that takes just these bytes. Repeating the PUT before it expires is allowed."""
+
+
+class Promotes(Ability):
+    """An object can be moved to its final key under the condition that nobody has rewritten it."""
+
+    capability = Capability.PROMOTE
+
+    @abstractmethod
+    def promote(self, source_key: str, target_key: str, *, etag: str) -> StoredObject:
+        """Move the object if its etag is still `etag`; what stands at the target afterwards.
+
+        A repeated call after success returns the same answer. Raises ObjectChanged when the
+        source was overwritten, with nothing left at the target, and ObjectNotFound.
+        """
+
+
+class LinksThroughApp(ABC):
+    """A storage whose URLs are routes of the app; the engine hands it `links` once."""
+
+    links: AppLinks
+
+
+A = TypeVar("A", bound=Ability)
+
+
+def require(storage: Storage, ability: type[A], error: type[CapabilityMissing] = CapabilityMissing) -> A:
+    """The storage seen as `ability`, or `error`. The only place that asks what a storage can do."""
+    adapter: object = storage
+    if ability.capability in storage.capabilities and isinstance(adapter, ability):
+        return adapter
+    raise error(f"storage {storage.name!r}", ability.capability)
+
+
+def can(storage: Storage, ability: type[Ability]) -> bool:
+    """Whether `require` would succeed."""
+    return ability.capability in storage.capabilities and isinstance(storage, ability)
+
+
+def check_key(storage: str, key: str) -> str:
+    """The key, if it is relative, clean and short enough; else InvalidKey."""
+    segments = key.split("/")
+    clean = (
+        0 < len(key) <= MAX_KEY_CHARACTERS
+        and "\\" not in key
+        and key.isprintable()
+        and all(segment not in ("", ".", "..") for segment in segments)
+    )
+    if not clean:
+        raise InvalidKey(storage, key)
+    return key
