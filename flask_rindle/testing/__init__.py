@@ -1,0 +1,1 @@
+"""What tests of apps and of adapters need. Only `contracts` knows pytest."""
