@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import resource
+import shutil
 import signal
 import stat
 import threading
@@ -30,7 +31,7 @@ from flask_rindle.errors import (
     StorageUnavailable,
 )
 from flask_rindle.storage.base import StoredObject
-from flask_rindle.storage.local import Local
+from flask_rindle.storage.local import Local, sync_folder
 from flask_rindle.testing.contracts import StorageContract, lint_storage
 from flask_rindle.testing.contracts.storage import FakeLinks
 
@@ -185,6 +186,11 @@ MEANINGS = {
     errno.EACCES: StorageDenied,
     errno.EPERM: StorageDenied,
     errno.EROFS: StorageDenied,
+    errno.ENAMETOOLONG: InvalidKey,
+    errno.ELOOP: InvalidKey,
+    errno.ENOTDIR: InvalidKey,
+    errno.EISDIR: InvalidKey,
+    errno.EEXIST: InvalidKey,
     errno.EIO: StorageUnavailable,
 }
 
@@ -255,6 +261,32 @@ def test_bytes_are_on_disk_before_they_have_a_name(storage: Local, root: Path, m
     monkeypatch.setattr("os.fsync", watch)
     put(storage, "folder/a")
     assert synced == [(False, False), (True, True)]
+
+
+def test_new_folders_and_deletions_are_on_disk(storage: Local, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each folder whose names have changed is synced."""
+    put(storage, "other")
+    synced: set[str] = set()
+    monkeypatch.setattr("flask_rindle.storage.local.sync_folder", lambda folder: synced.add(folder.name))
+    put(storage, "one/two/a")
+    assert synced == {root.name, "one", "two"}
+    synced.clear()
+    storage.delete("one/two/a")
+    assert "two" in synced
+
+
+def test_an_object_deleted_at_once_was_still_put(storage: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its folder may be gone before it is synced."""
+
+    def sync_late(folder: Path) -> None:
+        if folder.name == "folder":
+            shutil.rmtree(folder)
+        sync_folder(folder)
+
+    monkeypatch.setattr("flask_rindle.storage.local.sync_folder", sync_late)
+    put(storage, "folder/a")
+    with pytest.raises(ObjectNotFound):
+        storage.stat("folder/a")
 
 
 def test_a_folder_at_the_key_is_no_object(storage: Local, root: Path, tmp_path: Path) -> None:
@@ -348,6 +380,12 @@ def test_delete_prunes_empty_folders_only(storage: Local, root: Path) -> None:
     assert files(root) == {"a", "a/two"}
     storage.delete("a/two")
     assert files(root) == set()
+    assert root.is_dir()
+
+
+def test_delete_leaves_an_empty_root(storage: Local, root: Path) -> None:
+    root.mkdir(parents=True)
+    storage.delete("never/was")
     assert root.is_dir()
 
 
