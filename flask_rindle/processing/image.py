@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ PLUGINS = (
 PIXEL_CEILING = 200_000_000
 MAX_FRAMES = 10_000
 
+_WORKING_BYTES_PER_PIXEL = 24  # canvas, copies, conversion: what WebP with transparency takes
 _THUMB_SIDE = 48  # a ThumbHash keeps seven waves a side, so more pixels only cost time
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -96,7 +98,7 @@ class _Level:
 def inspect(source: BinaryIO, content_type: str, max_pixels: int | None) -> dict[str, object]:
     """Size, frames and ThumbHash, after a decode that a truncated or corrupt file does not pass."""
     opened = _open(source, content_type, max_pixels)
-    with _reading(content_type):
+    with _reading(content_type, opened.size):
         orientation = _orientation(opened)
         width, height = _turned(opened.size, orientation)
         frames = _count_frames(opened, source)
@@ -113,7 +115,7 @@ def render(
 ) -> list[dict[str, object]]:
     """One answer for each recipe, from one decode: what was written to its target, or why nothing was."""
     opened = _open(source, content_type, max_pixels)
-    with _reading(content_type):
+    with _reading(content_type, opened.size):
         orientation = _orientation(opened)
         size = _turned(opened.size, orientation)
         windows = [window(recipe, size) for recipe in recipes]
@@ -126,16 +128,23 @@ def render(
 
 
 @contextmanager
-def _reading(content_type: str) -> Iterator[None]:
+def _reading(content_type: str, size: Size = (1, 1)) -> Iterator[None]:
     """Whatever a decoder stumbles over is damage to the file; want of memory is not."""
     try:
         yield
     except (RindleError, MemoryError):
         raise
     except Exception as error:
-        if "memory" in str(error).lower():
+        if _lacks_memory(error, size):
             raise MemoryError from error
         raise MediaDamaged(content_type) from error
+
+
+def _lacks_memory(error: Exception, size: Size) -> bool:
+    """Some codecs report a refused allocation like any other failure, so a picture that may not fit gets the doubt."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    doubtful = limit != resource.RLIM_INFINITY and size[0] * size[1] * _WORKING_BYTES_PER_PIXEL > limit
+    return doubtful or "memory" in str(error).lower()
 
 
 def _open(source: BinaryIO, content_type: str, max_pixels: int | None) -> ImageFile.ImageFile:
@@ -143,9 +152,9 @@ def _open(source: BinaryIO, content_type: str, max_pixels: int | None) -> ImageF
     if content_type not in FORMATS:
         raise MediaUnsupported(content_type)
     limit = min(max_pixels or PIXEL_CEILING, PIXEL_CEILING)
-    if content_type == "image/webp":
-        _check_size(_webp_size(source), limit)
-    with _reading(content_type):
+    expected = _webp_size(source) if content_type == "image/webp" else (1, 1)
+    _check_size(expected, limit)
+    with _reading(content_type, expected):
         opened = Image.open(source, formats=[FORMATS[content_type]])
     _check_size(opened.size, limit)
     return opened
@@ -243,7 +252,7 @@ def _to_working_mode(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "I;16"):
         return _to_eight_bits(image)
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
         return image if _is_transparent(image) else image.convert("RGB")
     if image.mode == "1":
         return image.convert("L")
@@ -330,7 +339,7 @@ def _make(level: _Level, shown: Window, recipe: ImageRecipe, target: BinaryIO) -
         _encode(image, recipe, target)
         _check(target, recipe, shown.size)
     except (OSError, ValueError, RuntimeError) as error:
-        if "memory" in str(error).lower():
+        if _lacks_memory(error, shown.size):
             raise MemoryError from error
         raise OutputWrong(f"the {recipe.format} encoder gave up") from error
     return image

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,14 @@ class ImageProcessor:
             "max_pixels": max_pixels,
             "recipes": [_spelled(order.recipe) for order in orders],
         }
-        targets = [order.target for order in orders]
-        answers = self._sandbox.run("render", request, source=source, targets=targets, stop=stop)
-        if not isinstance(answers, list) or len(answers) != len(orders):
-            raise SandboxFailed("answer")
-        return [_outcome(order, answer) for order, answer in zip(orders, answers, strict=True)]
+        return self._sandbox.run(
+            "render",
+            request,
+            partial(_outcomes, orders),
+            source=source,
+            targets=[order.target for order in orders],
+            stop=stop,
+        )
 
 
 def _spelled(recipe: Recipe) -> dict[str, object]:
@@ -48,14 +52,19 @@ def _spelled(recipe: Recipe) -> dict[str, object]:
     return asdict(recipe)
 
 
+def _outcomes(orders: Sequence[Order], answers: object) -> list[Made | Failed]:
+    if not isinstance(answers, list) or len(answers) != len(orders):
+        raise SandboxFailed("answer")
+    return [_outcome(order, answer) for order, answer in zip(orders, answers, strict=True)]
+
+
 def _outcome(order: Order, answer: Any) -> Made | Failed:
     match answer:
         case {"made": {"width": int(width), "height": int(height)}}:
-            size_bytes = order.target.stat().st_size
             return Made(
                 name=order.name,
                 content_type=order.recipe.content_type,
-                size_bytes=size_bytes,
+                size_bytes=order.target.stat().st_size,
                 width=width,
                 height=height,
             )

@@ -24,20 +24,21 @@ class FileProbe:
 
     def probe(self, source: Path, *, max_pixels: int | None = None) -> MediaFacts:
         """The facts. Raises MediaDamaged, TooManyPixels, SandboxFailed."""
-        answer = self._sandbox.run("probe", {"max_pixels": max_pixels}, source=source)
-        if not isinstance(answer, dict):
-            raise SandboxFailed("answer")
-        content_type = _text(answer, "content_type")
-        if content_type is None:
-            raise SandboxFailed("answer")
-        return MediaFacts(
-            kind=kind_of(content_type),
-            content_type=content_type,
-            width=_number(answer, "width"),
-            height=_number(answer, "height"),
-            frames=_number(answer, "frames"),
-            thumbhash=_text(answer, "thumbhash"),
-        )
+        return self._sandbox.run("probe", {"max_pixels": max_pixels}, _facts, source=source)
+
+
+def _facts(answer: object) -> MediaFacts:
+    content_type = _text(answer, "content_type") if isinstance(answer, dict) else None
+    if not isinstance(answer, dict) or content_type is None:
+        raise SandboxFailed("answer")
+    return MediaFacts(
+        kind=kind_of(content_type),
+        content_type=content_type,
+        width=_number(answer, "width"),
+        height=_number(answer, "height"),
+        frames=_number(answer, "frames"),
+        thumbhash=_text(answer, "thumbhash"),
+    )
 
 
 def _number(answer: dict[str, Any], name: str) -> int | None:

@@ -19,19 +19,22 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 
-from flask_rindle.errors import Cancelled, SandboxFailed
+from flask_rindle.errors import Cancelled, MediaUnsupported, RejectedUpload, SandboxFailed
 from flask_rindle.processing.base import Stop
 from flask_rindle.processing.wire import MAX_LINE_BYTES, pack, revive
-from flask_rindle.types import GB, MB
+from flask_rindle.types import MB
 
 logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 _POLL_SECONDS = 0.1
 _STDERR_BYTES = 4096
@@ -52,7 +55,7 @@ class Limits:
     """What one request may take, and how many requests a child serves before a fresh one replaces it."""
 
     timeout: timedelta = timedelta(seconds=60)
-    memory_bytes: int = 1 * GB
+    memory_bytes: int = 1536 * MB  # what 50 megapixels of WebP with transparency need, and a little
     output_bytes: int = 256 * MB
     requests: int = 200
 
@@ -69,25 +72,31 @@ class Sandbox:
         self,
         operation: str,
         request: Mapping[str, object],
+        read: Callable[[object], Answer],
         *,
         source: Path,
         targets: Sequence[Path] = (),
         stop: Stop = _never,
-    ) -> object:
-        """The child's answer. `targets` are created for it, and removed again when there is no answer.
+    ) -> Answer:
+        """What `read` makes of the child's answer; it raises SandboxFailed("answer") when that is nonsense.
 
-        Raises what the child reports, SandboxFailed when it dies, hangs or lies, Cancelled when
-        `stop()` becomes true. FileExistsError for a target that is already there.
+        `targets` are created for the child, and removed again when this raises: what the child
+        reports, SandboxFailed when it dies, hangs or lies, Cancelled when `stop()` becomes true,
+        FileExistsError for a target that is already there.
         """
         line = pack({"operation": operation, **request})
         with _opened(source, targets) as descriptors:
             child = self._borrow()
             try:
-                answer = child.ask(line, descriptors, stop)
+                answer = read(child.ask(line, descriptors, stop))
+            except (RejectedUpload, MediaUnsupported):  # a verdict on the file; the child is well
+                self._give_back(child)
+                raise
             except BaseException:
                 self._end(child)
                 raise
-            return self._settle(child, answer)
+            self._give_back(child)
+            return answer
 
     def close(self) -> None:
         """Kill all children, also those at work. What is asked for later fails."""
@@ -97,17 +106,6 @@ class Sandbox:
         for child in children:
             self._end(child)
         self._starter.shutdown()
-
-    def _settle(self, child: _Child, answer: dict[str, object]) -> object:
-        if "ok" in answer:
-            self._give_back(child)
-            return answer["ok"]
-        error = revive(answer["error"])
-        if isinstance(error, SandboxFailed):
-            self._end(child)
-        else:
-            self._give_back(child)
-        raise error
 
     def _borrow(self) -> _Child:
         while True:
@@ -184,14 +182,14 @@ class _Child:
             os.close(stderr)
         self._wire.settimeout(_POLL_SECONDS)
 
-    def ask(self, line: bytes, descriptors: Sequence[int], stop: Stop) -> dict[str, object]:
-        """The answer to one request, not yet believed."""
+    def ask(self, line: bytes, descriptors: Sequence[int], stop: Stop) -> object:
+        """The answer to one request, not yet believed. Raises the error that the child reports."""
         self.requests += 1
         deadline = time.monotonic() + self._limits.timeout.total_seconds()
         with suppress(BrokenPipeError, ConnectionResetError):  # a dead child is noticed when it does not answer
             socket.send_fds(self._wire, [line], descriptors)
         received = b""
-        while not received.endswith(b"\n"):
+        while b"\n" not in received:
             if stop():
                 raise Cancelled
             if time.monotonic() > deadline:
@@ -203,12 +201,15 @@ class _Child:
 
     def is_quiet(self) -> bool:
         """Alive, and not talking out of turn."""
+        self._wire.settimeout(0)
         try:
-            self._wire.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            self._wire.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
         except OSError:
             return False
+        finally:
+            self._wire.settimeout(_POLL_SECONDS)
         return False
 
     def kill(self) -> None:
@@ -293,14 +294,17 @@ def _opened(source: Path, targets: Sequence[Path]) -> Iterator[list[int]]:
             os.close(descriptor)
 
 
-def _parse(line: bytes) -> dict[str, object]:
+def _parse(line: bytes) -> object:
     try:
         answer = json.loads(line)
     except (ValueError, RecursionError):
         raise SandboxFailed("answer") from None
-    if not isinstance(answer, dict) or answer.keys() not in ({"ok"}, {"error"}):
-        raise SandboxFailed("answer")
-    return answer
+    match answer:
+        case {"ok": result, **rest} if not rest:
+            return result
+        case {"error": facts, **rest} if not rest:
+            raise revive(facts)
+    raise SandboxFailed("answer")
 
 
 def _kill_all(children: set[_Child], pid: int) -> None:
