@@ -102,8 +102,11 @@ class Sandbox:
         """Kill all children, also those at work. What is asked for later fails."""
         with self._lock:
             self._closed = True
-            children = list(self._children)
-        for child in children:
+            idle = list(self._idle)
+            self._idle.clear()
+            for child in self._children:
+                child.strike()  # the thread that waits for a working one sees it die, and clears up
+        for child in idle:
             self._end(child)
         self._starter.shutdown()
 
@@ -128,6 +131,8 @@ class Sandbox:
             raise SandboxFailed("start") from error
         with self._lock:
             self._children.add(child)
+            if self._closed:
+                child.strike()
         return child
 
     def _give_back(self, child: _Child) -> None:
@@ -143,7 +148,7 @@ class Sandbox:
             known = child in self._children
             self._children.discard(child)
         if known:
-            child.kill()
+            child.end()
 
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
@@ -212,10 +217,15 @@ class _Child:
             self._wire.settimeout(_POLL_SECONDS)
         return False
 
-    def kill(self) -> None:
-        """End the process and all that it started, at once."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+    def strike(self) -> None:
+        """Kill the process and all that it started. Safe while another thread waits for its answer."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Kill, and leave nothing behind."""
+        self.strike()
         self._process.wait()
         self._clear()
 
@@ -309,7 +319,7 @@ def _parse(line: bytes) -> object:
 
 def _kill_all(children: set[_Child], pid: int) -> None:
     while children and os.getpid() == pid:
-        children.pop().kill()
+        children.pop().end()
 
 
 def _after_fork() -> None:

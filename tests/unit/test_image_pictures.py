@@ -395,3 +395,32 @@ def test_a_resize_keeps_the_mean_colour():
     made = render_one(saved(picture, "PNG"), fit(90, format="png"))
     for have, want in zip(ImageStat.Stat(made).mean, ImageStat.Stat(picture).mean, strict=True):
         assert have == pytest.approx(want, abs=1)
+
+
+# -- measures
+
+
+def test_inspect_measures_upright_and_counts_frames():
+    frames = [Image.new("P", (40, 30), shade) for shade in (1, 2, 3)]
+    for frame in frames:
+        frame.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
+    moving = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    facts = image.inspect(moving, "image/gif", None)
+    assert (facts["width"], facts["height"], facts["frames"]) == (40, 30, 3)
+    facts = image.inspect(saved(gradient((40, 30)), "JPEG", exif=oriented(6)), "image/jpeg", None)
+    assert (facts["width"], facts["height"], facts["frames"]) == (30, 40, 1)
+
+
+def test_inspect_refuses_more_frames_than_a_picture_has(monkeypatch):
+    monkeypatch.setattr(image, "MAX_FRAMES", 1)
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    for name in ("GIF", "PNG"):
+        moving = saved(frames[0], name, save_all=True, append_images=frames[1:])
+        with pytest.raises(MediaDamaged):
+            image.inspect(moving, f"image/{name.lower()}", None)
+
+
+def test_an_extended_webp_says_its_canvas():
+    moving = saved(gradient((40, 30)), "WEBP", save_all=True, append_images=[gradient((40, 30)).rotate(180)])
+    assert image._webp_size(moving) == (40, 30)
+    assert image._webp_size(saved(gradient((40, 30)), "WEBP", lossless=True)) == (40, 30)
