@@ -167,6 +167,7 @@ def _check_size(size: Size, limit: int) -> None:
 
 def _webp_size(source: BinaryIO) -> Size:
     """The canvas of a WebP. Pillow cannot say it without allocating the canvas twice."""
+    source.seek(0)
     head = source.read(30)
     source.seek(0)
     kind = head[12:16]
