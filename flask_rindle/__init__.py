@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flask_rindle import presets as presets
-    from flask_rindle.attachments import attached as attached
-    from flask_rindle.attachments import attached_many as attached_many
     from flask_rindle.extension import Rindle as Rindle
     from flask_rindle.profiles import Profile as Profile
     from flask_rindle.recipes import audio as audio
     from flask_rindle.recipes import image as image
     from flask_rindle.recipes import video as video
     from flask_rindle.recipes import waveform as waveform
+    from flask_rindle.slots import attached as attached
+    from flask_rindle.slots import attached_many as attached_many
     from flask_rindle.types import GB as GB
     from flask_rindle.types import KB as KB
     from flask_rindle.types import MB as MB
@@ -29,8 +29,8 @@ _HOMES = {
     "MB": "flask_rindle.types",
     "Profile": "flask_rindle.profiles",
     "Rindle": "flask_rindle.extension",
-    "attached": "flask_rindle.attachments",
-    "attached_many": "flask_rindle.attachments",
+    "attached": "flask_rindle.slots",
+    "attached_many": "flask_rindle.slots",
     "audio": "flask_rindle.recipes",
     "image": "flask_rindle.recipes",
     "presets": "flask_rindle",

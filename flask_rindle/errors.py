@@ -5,11 +5,13 @@ RindleError
 │   ├─ InvalidProfile(profile, problems)
 │   └─ MissingExtra(feature, extra)
 ├─ UnknownName(kind, name, known)        a profile, storage, owner, slot or variant nobody declared
+├─ OwnerUnsaved(owner_type)              the owner has no primary key yet
 ├─ CapabilityMissing(owner, capability)
 │   ├─ UploadUnsupported  └─ DeliveryUnsupported
 ├─ NotAuthorized(action)
 ├─ InvalidToken(purpose)  ├─ ExpiredToken(purpose)
 ├─ NotFound(kind, id)
+├─ NotDeliverable(id, state)             the asset has no verified bytes yet, or none any more
 ├─ RejectedUpload                        the sender can mend it; never retried
 │   ├─ MalformedRequest(field, problem)
 │   ├─ TicketInvalid  ├─ TicketExpired  ├─ TicketUsed
@@ -21,10 +23,9 @@ RindleError
 ├─ LifecycleError
 │   ├─ TransitionRefused(kind, id, from_state, to_state)
 │   └─ LostRace(kind, id)                retryable
-├─ StorageError(storage, key)
-│   ├─ ObjectNotFound  ├─ ObjectChanged  ├─ InvalidKey  ├─ StorageDenied
-│   ├─ StorageFull                       retryable
-│   └─ StorageUnavailable                retryable
+├─ StorageError(storage, key)            retryable: trouble passes, credentials get mended
+│   ├─ ObjectNotFound  ├─ ObjectChanged  ├─ InvalidKey          these three are facts, not trouble
+│   └─ StorageDenied   ├─ StorageFull    └─ StorageUnavailable
 ├─ ProcessingError
 │   ├─ MediaUnsupported(content_type)  ├─ OutputWrong(reason)
 │   └─ SandboxFailed(reason)             retryable; the child died or ran out of time or memory
@@ -102,6 +103,16 @@ class UnknownName(RindleError):
         self.name = name
         self.known = tuple(sorted(known))
         super().__init__(f"There is no {kind} called {name!r}. Known: {', '.join(self.known) or 'none'}.")
+
+
+class OwnerUnsaved(RindleError):
+    """An owner without a primary key cannot be remembered."""
+
+    code = "owner_unsaved"
+
+    def __init__(self, owner_type: str) -> None:
+        self.owner_type = owner_type
+        super().__init__(f"This {owner_type} has no primary key yet: add it to the session and flush first.")
 
 
 class CapabilityMissing(RindleError):
@@ -190,6 +201,21 @@ class NotFound(RindleError):
     @property
     def public_message(self) -> str:
         return f"There is no such {self.kind.replace('_', ' ')}."
+
+
+class NotDeliverable(RindleError):
+    """The asset is still being checked, was refused, or is being removed."""
+
+    code = "not_deliverable"
+
+    def __init__(self, id: object, state: str) -> None:  # noqa: A002
+        self.id = id
+        self.state = state
+        super().__init__(f"Asset {id} is {state}: there is nothing to deliver.")
+
+    @property
+    def public_message(self) -> str:
+        return "This file is not available."
 
 
 class RejectedUpload(RindleError):
@@ -308,9 +334,7 @@ class SizeMismatch(RejectedUpload):
     def __init__(self, declared_bytes: int, stored_bytes: int) -> None:
         self.declared_bytes = declared_bytes
         self.stored_bytes = stored_bytes
-        super().__init__(
-            f"The file did not arrive whole: {stored_bytes} of {declared_bytes} bytes. Send it again."
-        )
+        super().__init__(f"The file did not arrive whole: {stored_bytes} of {declared_bytes} bytes. Send it again.")
 
     @property
     def facts(self) -> dict[str, object]:
@@ -462,17 +486,19 @@ class StorageError(RindleError):
     """A storage could not do its work; the SDK's own error is the cause."""
 
     code = "storage_error"
+    retryable = True
 
     def __init__(self, storage: str, key: str, problem: str = "failed") -> None:
         self.storage = storage
         self.key = key
-        super().__init__(f"Storage {storage!r}: {problem} ({key}).")
+        super().__init__(f"Storage {storage!r}: {problem} ({key!r}).")
 
 
 class ObjectNotFound(StorageError):
     """There are no bytes under this key."""
 
     code = "object_not_found"
+    retryable = False
 
     def __init__(self, storage: str, key: str) -> None:
         super().__init__(storage, key, "there is no such object")
@@ -482,6 +508,7 @@ class ObjectChanged(StorageError):
     """The object is not the one whose etag was given."""
 
     code = "object_changed"
+    retryable = False
 
     def __init__(self, storage: str, key: str) -> None:
         super().__init__(storage, key, "the object was overwritten")
@@ -491,6 +518,7 @@ class InvalidKey(StorageError):
     """The key is empty, too long, absolute, or leaves its root."""
 
     code = "invalid_key"
+    retryable = False
 
     def __init__(self, storage: str, key: str) -> None:
         super().__init__(storage, key[:80], "not a valid key")
@@ -509,7 +537,6 @@ class StorageFull(StorageError):
     """There is no room left; nothing half-written was kept."""
 
     code = "storage_full"
-    retryable = True
 
     def __init__(self, storage: str, key: str) -> None:
         super().__init__(storage, key, "no space left")
@@ -523,7 +550,6 @@ class StorageUnavailable(StorageError):
     """The storage did not answer, or answered with trouble of its own."""
 
     code = "storage_unavailable"
-    retryable = True
 
     def __init__(self, storage: str, key: str) -> None:
         super().__init__(storage, key, "not reachable")

@@ -1,7 +1,8 @@
 """Blinker signals: the telemetry vocabulary. Each fires after the commit of what it tells.
 
-Senders are engines; measurements and facts come as keyword arguments. No signal carries a
-signed URL, a session URI, a token or a provider id.
+The sender of a state change is the kind of row (`"asset"`), of anything else the profile's name;
+facts come as keyword arguments. No signal carries a signed URL, a session URI, a token or a
+provider id.
 """
 
 from __future__ import annotations

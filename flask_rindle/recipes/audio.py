@@ -52,15 +52,11 @@ class AudioRecipe(Recipe):
         return spec
 
 
-def m4a_128k(
-    *, channels: Literal[1, 2] | None = None, normalize: bool = False, two_pass: bool = False
-) -> AudioRecipe:
+def m4a_128k(*, channels: Literal[1, 2] | None = None, normalize: bool = False, two_pass: bool = False) -> AudioRecipe:
     """AAC in an M4A file; `normalize` sets the loudness to EBU R128."""
     return AudioRecipe(preset="m4a_128k", channels=channels, normalize=normalize, two_pass=two_pass)
 
 
-def mp3_128k(
-    *, channels: Literal[1, 2] | None = None, normalize: bool = False, two_pass: bool = False
-) -> AudioRecipe:
+def mp3_128k(*, channels: Literal[1, 2] | None = None, normalize: bool = False, two_pass: bool = False) -> AudioRecipe:
     """An MP3 file; `normalize` sets the loudness to EBU R128."""
     return AudioRecipe(preset="mp3_128k", channels=channels, normalize=normalize, two_pass=two_pass)

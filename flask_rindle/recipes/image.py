@@ -40,7 +40,7 @@ class ImageRecipe(Recipe):
         if self.quality is not None and (type(self.quality) is not int or not 1 <= self.quality <= 100):  # noqa: PLR2004
             msg = f"quality={self.quality!r}: write a whole number from 1 to 100"
             raise ValueError(msg)
-        if type(self.upscale) is not bool:
+        if self.upscale not in (True, False):
             msg = f"upscale={self.upscale!r}: write True or False"
             raise ValueError(msg)
 

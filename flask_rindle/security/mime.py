@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import mimetypes
+import re
 
 from flask_rindle.types import Kind
 
 OCTET_STREAM = "application/octet-stream"
+_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")  # RFC 6838, section 4.2
 
 # First the extension that we write, then those that people use.
 EXTENSIONS: dict[str, tuple[str, ...]] = {
@@ -72,9 +74,7 @@ INLINE_TYPES = frozenset(
 def canonical_type(content_type: str | None) -> str:
     """The one spelling of a media type, without parameters; octet-stream when there is none."""
     bare = (content_type or "").partition(";")[0].strip().lower()
-    if bare.count("/") != 1 or bare.startswith("/") or bare.endswith("/"):
-        return OCTET_STREAM
-    return _SAME.get(bare, bare)
+    return _SAME.get(bare, bare) if _TYPE.fullmatch(bare) else OCTET_STREAM
 
 
 def kind_of(content_type: str) -> Kind:

@@ -44,8 +44,7 @@ class Tokens:
         body = dict(payload)
         if expires_at is not None:
             body[_EXPIRES] = int(expires_at.timestamp())
-        token = self._serializers[purpose].dumps(body)
-        return token if isinstance(token, str) else token.decode("ascii")
+        return str(self._serializers[purpose].dumps(body))
 
     def open(self, purpose: Purpose, token: str) -> dict[str, Any]:
         """The payload; InvalidToken or ExpiredToken when it must not be believed."""

@@ -5,7 +5,9 @@ Promises that every adapter keeps, and that `flask_rindle.testing.contracts` che
 - `put` replaces whole or not at all: a failed put leaves the old object, or none;
 - `read` of a missing key raises at the call, not on the tenth chunk; ranges are half open;
 - `delete` is quiet when nothing is there; `stat` is the truth about size;
-- an etag changes whenever the bytes under a key are written again;
+- an etag changes whenever other bytes are written under a key;
+- an error of the source that `put` reads from leaves unchanged;
+- `url` raises CapabilityMissing for a kind of link that is not declared;
 - every failure leaves as a `StorageError` with the SDK's own as its cause;
 - no method shows a signed URL in a repr or a log, and none opens a database session;
 - an adapter can be used from several threads at once.
@@ -25,6 +27,7 @@ from flask_rindle.errors import CapabilityMissing, InvalidKey
 from flask_rindle.types import ByteRange, Checksum, Disposition
 
 MAX_KEY_CHARACTERS = 512
+MAX_SEGMENT_BYTES = 255
 CHUNK_BYTES = 1024 * 1024
 
 
@@ -89,7 +92,7 @@ class Storage(ABC):
     """Bytes under keys. Construct with the options of `RINDLE_STORAGES`; `name` is its key there."""
 
     name: str
-    capabilities: ClassVar[frozenset[Capability]] = frozenset()
+    capabilities: frozenset[Capability] = frozenset()
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -120,16 +123,16 @@ class Storage(ABC):
         Raises ObjectNotFound, and leaves no file behind when it fails.
         """
         before = self.stat(key)
-        try:
-            with path.open("xb") as target:
+        with path.open("xb") as target:
+            try:
                 for chunk in self.read(key):
                     target.write(chunk)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
         return before
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most storages hold nothing
         """Let go of connections; the storage is not used afterwards."""
 
     def __repr__(self) -> str:
@@ -189,11 +192,13 @@ def can(storage: Storage, ability: type[Ability]) -> bool:
 
 
 def check_key(storage: str, key: str) -> str:
-    """The key, if it is relative, clean and short enough; else InvalidKey."""
+    """The key, if it is relative, clean, short enough and not hidden; else InvalidKey."""
     segments = key.split("/")
     clean = (
         0 < len(key) <= MAX_KEY_CHARACTERS
         and "\\" not in key
+        and not key.startswith(".")
+        and max(len(segment.encode()) for segment in segments) <= MAX_SEGMENT_BYTES
         and key.isprintable()
         and all(segment not in ("", ".", "..") for segment in segments)
     )

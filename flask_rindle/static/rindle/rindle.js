@@ -97,7 +97,8 @@ function acceptList(accept) {
 
 /** @param {string} type @param {string[]} types */
 function typeIsIn(type, types) {
-  return types.some((entry) => entry === "*/*" || entry === type || (entry.endsWith("/*") && type.startsWith(entry.slice(0, -1))));
+  const family = type.replace(/\/.*/, "/*");
+  return types.some((entry) => entry === "*/*" || entry === type || entry === family);
 }
 
 /**
@@ -170,6 +171,7 @@ function guess(status) {
  * @param {number} status @param {string | null} type @param {string} text @param {string | null} [retryAfter]
  */
 export function parseProblem(status, type, text, retryAfter = null) {
+  /** @type {Partial<Trouble>} */
   let said = {};
   try {
     if (/\bjson\b/.test(type ?? "")) said = JSON.parse(text) ?? {};
@@ -398,8 +400,9 @@ export class Watcher {
     this.eventsUrl = eventsUrl;
     this.onState = onState;
     this.onFailure = onFailure;
-    this.running = false;
+    this.running = this.live = this.checking = this.again = false;
     this.due = Infinity;
+    this.polls = this.failures = 0;
   }
 
   start() {
@@ -589,6 +592,15 @@ const SEND_ANEW = new Set(["size_mismatch", "checksum_mismatch", "content_change
 
 /** One file on its way. `state` is the step, `message` the text for it. */
 class Transfer {
+  /** @type {AbortController | undefined} */
+  abort;
+  /** @type {Watcher | undefined} */
+  watcher;
+  /** What the picture in place was built from. @type {string | undefined} */
+  shown;
+  resigned = false;
+  posted = false;
+
   /** @param {File} file @param {Api} api @param {Host} host */
   constructor(file, api, host) {
     this.file = file;
@@ -907,6 +919,9 @@ let rows = 0;
 
 /** What one file looks like. */
 class Row {
+  /** What gets the focus when no button is left. @type {HTMLElement | undefined} */
+  fallback;
+
   /** @param {Transfer} transfer @param {(action: string) => void} act */
   constructor(transfer, act) {
     const { file } = transfer;
@@ -922,7 +937,7 @@ class Row {
         "div",
         { class: "rindle-facts" },
         element("p", { class: "rindle-name", dir: "auto", title: file.name }, file.name),
-        element("p", { class: "rindle-size" }, formatBytes(file.size)),
+        element("p", { class: "rindle-size", dir: "auto" }, formatBytes(file.size)),
       ),
       this.bar,
       this.status,
@@ -951,9 +966,9 @@ class Row {
   render(transfer) {
     const percent = Math.floor((100 * transfer.loaded) / transfer.file.size) || 0;
     const mark = transfer.state === "ready" || transfer.state === "error" ? [icon(transfer.state)] : [];
-    const counts = transfer.state === "sending" ? [element("span", { class: "rindle-percent" }, fill(messages.percent, { percent }))] : [];
+    const counts = transfer.state === "sending" ? [element("span", { class: "rindle-percent", dir: "auto" }, fill(messages.percent, { percent }))] : [];
     this.node.dataset.state = transfer.state;
-    this.status.replaceChildren(...mark, element("span", {}, transfer.message), ...counts);
+    this.status.replaceChildren(...mark, element("span", { dir: "auto" }, transfer.message), ...counts);
     this.bar.hidden = ["ready", "error"].includes(transfer.state);
     if (BUSY.has(transfer.state)) this.bar.removeAttribute("value");
     else this.bar.value = percent;
@@ -1010,6 +1025,15 @@ export class RindleUpload extends Base {
   /** @type {Map<Transfer, HTMLElement>} */
   #pictures = new Map();
   #queue = new Queue(FILES_AT_ONCE);
+  /** Set when the form is there. @type {HTMLInputElement} */
+  input = /** @type {any} */ (undefined);
+  /** @type {Api} */
+  api = /** @type {any} */ (undefined);
+  /** @type {HTMLElement} */
+  list = /** @type {any} */ (undefined);
+  /** @type {HTMLElement} */
+  live = /** @type {any} */ (undefined);
+  hints = "";
 
   connectedCallback() {
     whenParsed(() => this.isConnected && this.#enhance());
@@ -1065,7 +1089,7 @@ export class RindleUpload extends Base {
     const drop = element("span", { class: "rindle-drop" }, many ? messages.dropMany : messages.drop);
     const choose = element("strong", {}, many ? messages.chooseMany : messages.choose);
     input.before(icon("upload"), element("p", { class: "rindle-invite", "aria-hidden": "true" }, choose, " ", drop));
-    for (const button of form.querySelectorAll('button[type="submit"]')) button.hidden = true;
+    for (const button of form.querySelectorAll("button")) button.hidden = true;
     form.append(this.list, this.live);
     this.toggleAttribute("data-multiple", many);
     this.toggleAttribute("data-enhanced", true);
@@ -1074,6 +1098,11 @@ export class RindleUpload extends Base {
   /** @param {HTMLFormElement} form @param {HTMLInputElement} input */
   #listen(form, input) {
     input.addEventListener("change", () => this.#take(input));
+    input.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter") return; // would submit an empty form; Space opens the chooser in every browser
+      event.preventDefault();
+      input.click();
+    });
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#take(input);
@@ -1224,6 +1253,12 @@ export class RindleUpload extends Base {
 
 /** The place of a picture that is still being made. */
 export class RindlePicture extends Base {
+  /** @type {Watcher | undefined} */
+  watcher;
+  /** @type {string | undefined} */
+  shown;
+  over = false;
+
   connectedCallback() {
     this.watcher ??= new Watcher({
       stateUrl: this.dataset.stateUrl ?? "",
@@ -1244,16 +1279,18 @@ export class RindlePicture extends Base {
     if (state.picture) this.#show(state.picture);
     if (!state.settled) return undefined;
     this.over = true;
+    this.querySelector(".rindle-placeholder")?.remove();
     if (!state.picture) return this.#fail(guess(500));
     return emit(this, "ready", { asset: { id: state.asset_id, ...state } });
   }
 
-  /** @param {Picture} picture */
+  /** The placeholder stays beside a picture that is not the last one. @param {Picture} picture */
   #show(picture) {
     const key = JSON.stringify(picture);
     if (key === this.shown) return;
     this.shown = key;
-    this.replaceChildren(buildPicture(picture, { alt: this.dataset.alt, class: this.dataset.class }));
+    this.querySelector("picture")?.remove();
+    this.prepend(buildPicture(picture, { alt: this.dataset.alt, class: this.dataset.class }));
   }
 
   /** @param {Trouble} trouble */

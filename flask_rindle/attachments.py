@@ -1,0 +1,156 @@
+"""Attachments: an owner's slots, changed beside the host's own rows and in the host's transaction."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, func, inspect, select, tuple_, update
+from sqlalchemy.orm import Session, selectinload
+
+from flask_rindle.errors import NotDeliverable, NotFound, OwnerUnsaved, UnknownName
+from flask_rindle.lifecycle import move
+from flask_rindle.models.asset import Asset
+from flask_rindle.models.attachment import Attachment
+from flask_rindle.models.database import insert_unless_taken
+from flask_rindle.models.states import AssetState
+from flask_rindle.outbox import JobKind, Outbox
+from flask_rindle.types import Clock, new_id
+
+DEAD = (AssetState.QUARANTINED, AssetState.DELETED)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerKey:
+    """An owner as rows name it."""
+
+    type: str
+    id: str
+
+
+class Owners:
+    """The host's classes by their stable names."""
+
+    def __init__(self, owners: Mapping[str, type]) -> None:
+        self._names = {cls: name for name, cls in owners.items()}
+
+    def key(self, owner: object) -> OwnerKey:
+        """The owner's registered name and its primary key as text. Raises UnknownName, OwnerUnsaved."""
+        if isinstance(owner, OwnerKey):
+            return owner
+        name = next((self._names[cls] for cls in type(owner).__mro__ if cls in self._names), None)
+        if name is None:
+            raise UnknownName("owner", type(owner).__name__, self._names.values())
+        identity = inspect(owner).mapper.primary_key_from_instance(owner)
+        if any(part is None for part in identity):
+            raise OwnerUnsaved(name)
+        return OwnerKey(name, ":".join(str(part) for part in identity))
+
+
+class Attachments:
+    """Attach, replace, detach and look up. Every verb joins the session that it is given."""
+
+    def __init__(self, outbox: Outbox, clock: Clock) -> None:
+        self._outbox = outbox
+        self._clock = clock
+
+    def attach(
+        self, db_session: Session, asset_id: uuid.UUID, owner: OwnerKey, slot: str, *, position: int = 0
+    ) -> Attachment:
+        """Put the asset at this place; what stood there is removed unless somebody else shows it.
+
+        Raises NotFound, and NotDeliverable for an asset that was refused or deleted.
+        """
+        db_session.flush()
+        self._hold(db_session, asset_id)
+        place = {"owner_type": owner.type, "owner_id": owner.id, "slot": slot, "position": position}
+        row = {"id": new_id(), "asset_id": asset_id, "created_at": self._clock(), **place}
+        if not insert_unless_taken(db_session, Attachment, row):
+            self._replace(db_session, asset_id, place)
+        return db_session.scalars(select(Attachment).filter_by(**place).execution_options(populate_existing=True)).one()
+
+    def append(self, db_session: Session, asset_id: uuid.UUID, owner: OwnerKey, slot: str) -> Attachment:
+        """Put the asset behind the last one in the slot; quiet when it stands there already."""
+        mine = select(Attachment).filter_by(owner_type=owner.type, owner_id=owner.id, slot=slot)
+        present = db_session.scalars(mine.where(Attachment.asset_id == asset_id)).first()
+        if present is not None:
+            return present
+        self._hold(db_session, asset_id)
+        while True:
+            last = db_session.scalar(select(func.max(mine.subquery().c.position)))
+            position = 0 if last is None else last + 1
+            place = {"owner_type": owner.type, "owner_id": owner.id, "slot": slot, "position": position}
+            row = {"id": new_id(), "asset_id": asset_id, "created_at": self._clock(), **place}
+            if insert_unless_taken(db_session, Attachment, row):
+                return db_session.scalars(select(Attachment).filter_by(**place)).one()
+
+    def detach(self, db_session: Session, owner: OwnerKey, slot: str, *, position: int | None = None) -> None:
+        """Empty a slot, or one place of it; quiet when it is empty."""
+        query = select(Attachment).filter_by(owner_type=owner.type, owner_id=owner.id, slot=slot)
+        if position is not None:
+            query = query.filter_by(position=position)
+        gone = db_session.scalars(query).all()
+        for attachment in gone:
+            db_session.delete(attachment)
+        db_session.flush()
+        for asset_id in sorted({attachment.asset_id for attachment in gone}):
+            self._let_go(db_session, asset_id)
+
+    def find(
+        self, db_session: Session, owners: Iterable[OwnerKey], slots: Sequence[str]
+    ) -> dict[OwnerKey, dict[str, list[Attachment]]]:
+        """Everything in these slots of these owners, in order, with assets and variants: three statements."""
+        keys = list(owners)
+        found: dict[OwnerKey, dict[str, list[Attachment]]] = {key: {slot: [] for slot in slots} for key in keys}
+        if not keys:
+            return found
+        query = (
+            select(Attachment)
+            .where(
+                tuple_(Attachment.owner_type, Attachment.owner_id).in_([(key.type, key.id) for key in found]),
+                Attachment.slot.in_(slots),
+            )
+            .order_by(Attachment.position)
+            .options(selectinload(Attachment.asset).selectinload(Asset.variants))
+        )
+        for attachment in db_session.scalars(query.execution_options(populate_existing=True)):
+            found[OwnerKey(attachment.owner_type, attachment.owner_id)][attachment.slot].append(attachment)
+        return found
+
+    def remove(self, db_session: Session, asset: Asset) -> None:
+        """Take an asset out of the world: never delivered again, its work called off, its bytes purged."""
+        if move(db_session, asset, AssetState.DELETED, now=self._clock()):
+            self._outbox.cancel(db_session, asset.id, (JobKind.PROMOTE, JobKind.VARIANTS))
+            self._outbox.add(db_session, JobKind.PURGE, asset.id)
+
+    def _hold(self, db_session: Session, asset_id: uuid.UUID) -> None:
+        # A write that changes nothing: the one row lock that all three databases have.
+        alive = update(Asset).where(Asset.id == asset_id, Asset.state.not_in(DEAD)).values(updated_at=self._clock())
+        statement = alive.execution_options(synchronize_session=False)
+        if cast("CursorResult[Any]", db_session.execute(statement)).rowcount:
+            return
+        state = db_session.scalar(select(Asset.state).where(Asset.id == asset_id))
+        if state is None:
+            raise NotFound("asset", asset_id)
+        raise NotDeliverable(asset_id, state)
+
+    def _replace(self, db_session: Session, asset_id: uuid.UUID, place: Mapping[str, Any]) -> None:
+        standing = db_session.scalars(select(Attachment).filter_by(**place).with_for_update()).one()
+        before = standing.asset_id
+        if before == asset_id:
+            return
+        standing.asset_id = asset_id
+        standing.created_at = self._clock()
+        db_session.flush()
+        self._let_go(db_session, before)
+
+    def _let_go(self, db_session: Session, asset_id: uuid.UUID) -> None:
+        try:
+            self._hold(db_session, asset_id)
+        except (NotFound, NotDeliverable):
+            return
+        if db_session.scalar(select(Attachment.id).where(Attachment.asset_id == asset_id).limit(1)) is None:
+            asset = db_session.get_one(Asset, asset_id, populate_existing=True)
+            self.remove(db_session, asset)

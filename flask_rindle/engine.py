@@ -1,0 +1,232 @@
+"""The engine: everything of one app, built once by `init_app` and frozen."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from flask import current_app
+from sqlalchemy import Engine as SqlEngine
+from sqlalchemy.orm import Session
+
+from flask_rindle.attachments import Attachments, Owners
+from flask_rindle.delivery import Delivery
+from flask_rindle.errors import ConfigurationError, MissingExtra
+from flask_rindle.events.memory import ChangeBell
+from flask_rindle.jobs.base import JobBackend
+from flask_rindle.jobs.embedded import EmbeddedJobs
+from flask_rindle.jobs.inline import InlineJobs
+from flask_rindle.links import Links
+from flask_rindle.models.database import DEFAULT_BUSY_TIMEOUT_SECONDS, Database
+from flask_rindle.outbox import Outbox
+from flask_rindle.pipeline.run import Pipeline
+from flask_rindle.pipeline.tools import Tools
+from flask_rindle.processing.base import Processor
+from flask_rindle.processing.images import ImageProcessor
+from flask_rindle.processing.probes import FileProbe
+from flask_rindle.processing.sandbox import Sandbox
+from flask_rindle.profiles import Profile, ProfileRegistry
+from flask_rindle.readiness import Feed
+from flask_rindle.security.tokens import Tokens
+from flask_rindle.settings import Settings
+from flask_rindle.storage.base import LinksThroughApp, Storage
+from flask_rindle.types import Clock
+from flask_rindle.uploads.broker import UploadBroker
+from flask_rindle.uploads.tickets import Tickets
+
+StorageFactory = Callable[..., Storage]
+
+BACKENDS: Mapping[str, str] = {
+    "local": "flask_rindle.storage.local:Local",
+    "memory": "flask_rindle.storage.memory:Memory",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What the engine needs of the app around it."""
+
+    sql_engine: Callable[[], SqlEngine]
+    session: Callable[[], Session | None]
+    context: Callable[[], AbstractContextManager[object]]
+    base_path: Callable[[], str]
+    actor: Callable[[], str | None]
+    busy_timeout_seconds: float = DEFAULT_BUSY_TIMEOUT_SECONDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """The services of one app, wired."""
+
+    settings: Settings
+    clock: Clock
+    host: Host
+    profiles: ProfileRegistry
+    storages: Mapping[str, Storage]
+    owners: Owners
+    database: Database
+    tokens: Tokens
+    links: Links
+    tickets: Tickets
+    outbox: Outbox
+    attachments: Attachments
+    uploads: UploadBroker
+    delivery: Delivery
+    pipeline: Pipeline
+    jobs: JobBackend
+    feed: Feed
+    sandbox: Sandbox
+
+    def close(self) -> None:
+        """End the threads, children and connections of this process. Nothing is lost."""
+        self.jobs.stop()
+        self.sandbox.close()
+        for storage in self.storages.values():
+            storage.close()
+        self.database.dispose()
+
+
+def current_engine() -> Engine:
+    """The engine of the current app. Raises ConfigurationError when it has none."""
+    engine = current_app.extensions.get("rindle")
+    if not isinstance(engine, Engine):
+        raise ConfigurationError([f"the app {current_app.name!r} has no Rindle; call rindle.init_app(app, db)"])
+    return engine
+
+
+def build_storages(settings: Settings, factories: Mapping[str, StorageFactory]) -> tuple[dict[str, Storage], list[str]]:
+    """The storages that can be built, and what is wrong with the others."""
+    built: dict[str, Storage] = {}
+    problems: list[str] = []
+    for name, options in settings.storages.items():
+        try:
+            built[name] = _build_storage(name, options, factories)
+        except MissingExtra as error:
+            problems += error.problems
+        except (ImportError, AttributeError) as error:
+            known = ", ".join(sorted({*BACKENDS, *factories}))
+            problems.append(f"RINDLE_STORAGES[{name!r}]: {error}; write one of {known}, or package.module:Class")
+        except (TypeError, ValueError, OSError) as error:
+            problems.append(f"RINDLE_STORAGES[{name!r}]: {error}")
+    return built, problems
+
+
+def _build_storage(name: str, options: Mapping[str, Any], factories: Mapping[str, StorageFactory]) -> Storage:
+    rest = dict(options)
+    backend = rest.pop("backend")
+    if backend in factories:
+        return factories[backend](name, **rest)
+    module, _, attribute = BACKENDS.get(backend, backend).partition(":")
+    if not attribute:
+        msg = f"there is no backend {backend!r}"
+        raise ImportError(msg)
+    storage = getattr(importlib.import_module(module), attribute)(name, **rest)
+    if not isinstance(storage, Storage):
+        msg = f"{backend} is not a Storage"
+        raise TypeError(msg)
+    return storage
+
+
+def find_profile_problems(
+    profiles: Sequence[type[Profile]], storages: Mapping[str, Storage], processors: Sequence[Processor]
+) -> list[str]:
+    """What a profile asks for and this set-up does not have."""
+    problems: list[str] = []
+    names = [profile.name for profile in profiles]
+    problems += [f"two profiles are called {name!r}; give one of them another name" for name in _twice(names)]
+    for profile in profiles:
+        if profile.storage not in storages:
+            problems.append(f"profile {profile.name!r}: there is no storage {profile.storage!r} in RINDLE_STORAGES")
+        problems += [
+            f"profile {profile.name!r}, variant {name!r}: nothing here makes {recipe.content_type} from "
+            f"{' or '.join(sorted(recipe.source_kinds))}; leave the variant out"
+            for name, recipe in profile.variants.items()
+            if not any(processor.accepts(recipe) for processor in processors)
+        ]
+    return problems
+
+
+def _twice(names: Sequence[str]) -> list[str]:
+    return sorted({name for name in names if names.count(name) > 1})
+
+
+def build_engine(
+    settings: Settings,
+    host: Host,
+    *,
+    profiles: Sequence[type[Profile]],
+    owners: Mapping[str, type],
+    factories: Mapping[str, StorageFactory],
+    clock: Clock,
+) -> Engine:
+    """Wire everything. Raises ConfigurationError with every mistake at once."""
+    sandbox = Sandbox()
+    processors = (ImageProcessor(sandbox),)
+    storages, problems = build_storages(settings, factories)
+    configured = dict.fromkeys(settings.storages, None)
+    problems += find_profile_problems(profiles, {**configured, **storages}, processors)  # type: ignore[dict-item]
+    if problems:
+        raise ConfigurationError(problems)
+
+    registry = ProfileRegistry(profiles)
+    database = Database(host.sql_engine, host.session, busy_timeout_seconds=host.busy_timeout_seconds)
+    tokens = Tokens(settings.secret_keys, clock)
+    links = Links(tokens, clock, host.base_path)
+    for storage in storages.values():
+        if isinstance(storage, LinksThroughApp):
+            storage.links = links
+    outbox = Outbox(database, clock)
+    attachments = Attachments(outbox, clock)
+    pipeline = Pipeline(
+        Tools(
+            profiles=registry,
+            storages=storages,
+            database=database,
+            outbox=outbox,
+            attachments=attachments,
+            probe=FileProbe(sandbox),
+            processors=processors,
+            clock=clock,
+            tmp_dir=settings.tmp_dir,
+        )
+    )
+    jobs = _build_jobs(settings, host, outbox, pipeline, clock)
+    outbox.send = jobs.send
+    return Engine(
+        settings=settings,
+        clock=clock,
+        host=host,
+        profiles=registry,
+        storages=storages,
+        owners=Owners(owners),
+        database=database,
+        tokens=tokens,
+        links=links,
+        tickets=Tickets(tokens, clock),
+        outbox=outbox,
+        attachments=attachments,
+        uploads=UploadBroker(
+            profiles=registry,
+            storages=storages,
+            database=database,
+            outbox=outbox,
+            attachments=attachments,
+            clock=clock,
+            session_ttl=settings.upload_session_ttl,
+            url_ttl=settings.signed_url_ttl,
+        ),
+        delivery=Delivery(registry, storages, clock, settings.signed_url_ttl),
+        pipeline=pipeline,
+        jobs=jobs,
+        feed=Feed(database, ChangeBell()),
+        sandbox=sandbox,
+    )
+
+
+def _build_jobs(settings: Settings, host: Host, outbox: Outbox, pipeline: Pipeline, clock: Clock) -> JobBackend:
+    if settings.jobs == "inline":
+        return InlineJobs(outbox, pipeline)
+    return EmbeddedJobs(outbox, pipeline, context=host.context, workers=settings.workers, clock=clock)

@@ -1,0 +1,1 @@
+"""Wake-ups: how a reader of rows learns early that there is something to read."""

@@ -1,0 +1,1 @@
+"""Runners of jobs: who calls the pipeline, and when."""

@@ -1,0 +1,168 @@
+"""The library's own transactions, beside the host's session and on the host's database.
+
+On SQLite they run on an engine of their own, which takes the write lock when a transaction begins
+(a lock that is taken halfway can only fail, not wait), enforces foreign keys, and uses WAL; the
+host's connections keep their own settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, cast
+
+from sqlalchemy import Connection, CursorResult, Engine, Insert, create_engine, event, insert
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import DeclarativeBase, Session
+
+from flask_rindle.errors import DatabaseBusy, OpenTransaction
+
+DEFAULT_BUSY_TIMEOUT_SECONDS = 5.0
+_HOOKS = "rindle_on_commit"
+_BUSY_CODES = frozenset({"55P03", "40P01", "40001", 1205, 1213, 1020})
+
+
+class Database:
+    """Short transactions of the library's own, and short reads."""
+
+    def __init__(
+        self,
+        host_engine: Callable[[], Engine],
+        host_session: Callable[[], Session | None],
+        *,
+        busy_timeout_seconds: float = DEFAULT_BUSY_TIMEOUT_SECONDS,
+    ) -> None:
+        """`host_session`: the session that the calling thread has open in the host, or None."""
+        self._host_engine = host_engine
+        self._host_session = host_session
+        self._busy_timeout_ms = int(busy_timeout_seconds * 1000)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """A transaction that is durable when the block ends, and undone when it raises.
+
+        Rows stay readable afterwards. Raises DatabaseBusy, and on SQLite OpenTransaction when
+        the calling thread would wait for its own uncommitted changes.
+        """
+        with self._session(self._writer) as session:
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A short read that takes no write lock."""
+        with self._session(self._reader) as session:
+            yield session
+
+    def dispose(self) -> None:
+        """Close the library's own connections."""
+        if "_engine" in vars(self) and self._engine is not self._host_engine():
+            self._engine.dispose()
+
+    @contextmanager
+    def _session(self, bind: Engine) -> Iterator[Session]:
+        with translate_busy(), Session(bind, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @cached_property
+    def _engine(self) -> Engine:
+        host = self._host_engine()
+        return self._sqlite_engine(host) if host.dialect.name == "sqlite" else host
+
+    @cached_property
+    def _writer(self) -> Engine:
+        if self._engine.dialect.name == "sqlite":
+            return self._engine.execution_options(rindle_begin="IMMEDIATE")
+        # MariaDB's default would answer a compare-and-set from an old snapshot.
+        return self._engine.execution_options(isolation_level="READ COMMITTED")
+
+    @cached_property
+    def _reader(self) -> Engine:
+        if self._engine.dialect.name == "sqlite":
+            return self._engine
+        return self._engine.execution_options(isolation_level="READ COMMITTED")
+
+    def _sqlite_engine(self, host: Engine) -> Engine:
+        engine = create_engine(host.url)
+        event.listen(engine, "connect", self._set_up_connection)
+        event.listen(engine, "begin", self._begin)
+        return engine
+
+    def _set_up_connection(self, connection: Any, record: object) -> None:
+        connection.isolation_level = None  # we say BEGIN, the driver does not
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+        connection.execute(f"PRAGMA busy_timeout={self._busy_timeout_ms}")
+
+    def _begin(self, connection: Connection) -> None:
+        mode = connection.get_execution_options().get("rindle_begin", "DEFERRED")
+        if mode == "DEFERRED" or not self._caller_may_hold_the_lock():
+            connection.exec_driver_sql(f"BEGIN {mode}")
+            return
+        connection.exec_driver_sql("PRAGMA busy_timeout=0")
+        try:
+            connection.exec_driver_sql(f"BEGIN {mode}")
+        except OperationalError as error:
+            raise OpenTransaction from error
+        finally:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={self._busy_timeout_ms}")
+
+    def _caller_may_hold_the_lock(self) -> bool:
+        session = self._host_session()
+        if session is None or not session.in_transaction():
+            return False
+        driver = session.connection(bind_arguments={"bind": self._host_engine()}).connection.dbapi_connection
+        return bool(getattr(driver, "in_transaction", False))
+
+
+@contextmanager
+def translate_busy() -> Iterator[None]:
+    """Turn the drivers' ways to say "locked" into DatabaseBusy."""
+    try:
+        yield
+    except DBAPIError as error:
+        if _is_busy(error):
+            raise DatabaseBusy from error
+        raise
+
+
+def _is_busy(error: DBAPIError) -> bool:
+    original = error.orig
+    code = getattr(original, "sqlstate", None) or next(iter(getattr(original, "args", ())), None)
+    return code in _BUSY_CODES or (isinstance(code, str) and code.startswith("database is locked"))
+
+
+def insert_unless_taken(session: Session, row: type[DeclarativeBase], values: dict[str, Any]) -> bool:
+    """Insert a row unless a unique key is taken; whether it was inserted.
+
+    Waits for a concurrent transaction that holds the key, and needs no savepoint, which SQLite's
+    driver commits behind the caller's back.
+    """
+    session.flush()
+    result = session.execute(_insert_ignoring(session.get_bind().dialect.name, row).values(**values))
+    return cast("CursorResult[Any]", result).rowcount == 1
+
+
+def _insert_ignoring(dialect: str, row: type[DeclarativeBase]) -> Insert:
+    if dialect == "postgresql":
+        return postgresql.insert(row).on_conflict_do_nothing()
+    return insert(row).prefix_with("OR IGNORE" if dialect == "sqlite" else "IGNORE")
+
+
+def on_commit(session: Session, hook: Callable[[], object]) -> None:
+    """Call `hook` once the session's outermost transaction has been committed; never if it is undone."""
+    session.info.setdefault(_HOOKS, []).append(hook)
+
+
+@event.listens_for(Session, "after_commit")
+def _run_hooks(session: Session) -> None:
+    if session.in_nested_transaction():
+        return
+    for hook in session.info.pop(_HOOKS, []):
+        hook()
+
+
+@event.listens_for(Session, "after_rollback")
+def _drop_hooks(session: Session) -> None:
+    session.info.pop(_HOOKS, None)

@@ -1,0 +1,71 @@
+"""Purge: remove the bytes of an asset that was deleted or refused, then what need not be kept of it.
+
+Bytes go first and rows last, so that a purge that dies is simply run again.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from flask_rindle.models.asset import Asset, Variant
+from flask_rindle.models.states import AssetState
+from flask_rindle.models.upload import UploadSession
+from flask_rindle.outbox import Claim
+from flask_rindle.pipeline.tools import Tools
+from flask_rindle.processing.base import Stop
+from flask_rindle.security.mime import extension_for
+from flask_rindle.security.names import original_key, variant_key
+
+
+@dataclass(frozen=True, slots=True)
+class _Leftover:
+    storage: str
+    key: str
+
+
+class Purge:
+    """The step of `JobKind.PURGE`."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    def run(self, claim: Claim, stop: Stop) -> None:
+        """Delete every object that the asset may have, in its own storage; then its row, unless it was refused."""
+        with self._tools.database.reading() as db_session:
+            asset = db_session.get(Asset, claim.asset_id)
+            if asset is None or asset.state not in (AssetState.DELETED, AssetState.QUARANTINED):
+                return
+            leftovers = self._leftovers(db_session, asset)
+        for leftover in leftovers:
+            self._tools.storages[leftover.storage].delete(leftover.key)
+        if asset.state == AssetState.DELETED:
+            self._forget(asset.id)
+
+    def give_up(self, claim: Claim, error: Exception) -> None:
+        """The rows stay and say what is left."""
+
+    def _leftovers(self, db_session: Session, asset: Asset) -> list[_Leftover]:
+        """What rows name, and what a worker may have written before it could say so."""
+        session = db_session.scalars(select(UploadSession).filter_by(asset_id=asset.id)).first()
+        variants = db_session.scalars(select(Variant).filter_by(asset_id=asset.id)).all()
+        final = asset.storage_key or original_key(asset.profile, asset.id, extension_for(asset.content_type or ""))
+        found = [_Leftover(asset.storage, final)]
+        if session is not None:
+            found.append(_Leftover(session.storage, session.upload_key))
+        found += [_Leftover(variant.storage, self._key_of(asset, variant)) for variant in variants]
+        return found
+
+    def _key_of(self, asset: Asset, variant: Variant) -> str:
+        if variant.storage_key is not None:
+            return variant.storage_key
+        recipe = self._tools.profiles.get(asset.profile).recipe(variant.name)
+        extension = extension_for(recipe.content_type)
+        return variant_key(asset.profile, asset.id, variant.name, variant.recipe_digest, extension)
+
+    def _forget(self, asset_id: uuid.UUID) -> None:
+        with self._tools.database.transaction() as db_session:
+            db_session.execute(delete(Asset).where(Asset.id == asset_id, Asset.state == AssetState.DELETED))

@@ -1,0 +1,177 @@
+"""Live state: events as they are committed, and where an asset stands.
+
+Event ids are handed out before their commit, so a transaction that commits late adds an event below
+ids that have been read already. The feed remembers such gaps, reads them again for a while, and
+gives its readers a resume id below which nothing can still appear.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import selectinload
+
+from flask_rindle.errors import NotFound, RindleError
+from flask_rindle.events.base import Wakeups
+from flask_rindle.models.asset import Asset
+from flask_rindle.models.database import Database
+from flask_rindle.models.event import Event
+
+log = logging.getLogger("flask_rindle.events")
+
+POLL_SECONDS = 1.0
+GAP_SECONDS = 30.0
+_BATCH = 500
+_MAX_GAPS = 1000
+_QUEUE_EVENTS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One event, as a browser may see it. `resume_id` is where to go on after a break."""
+
+    resume_id: int
+    kind: str
+    asset_id: uuid.UUID
+    name: str | None
+    from_state: str
+    to_state: str
+
+
+@dataclass(eq=False)
+class Subscription:
+    """The changes of some assets. A reader that falls behind is cut off, and resumes by its id."""
+
+    assets: frozenset[uuid.UUID]
+    is_cut: bool = False
+    _queue: queue.Queue[Change] = field(default_factory=lambda: queue.Queue(_QUEUE_EVENTS))
+
+    def offer(self, change: Change) -> None:
+        """Hand over a change without waiting."""
+        try:
+            self._queue.put_nowait(change)
+        except queue.Full:
+            self.is_cut = True
+
+    def next(self, timeout: timedelta) -> Change | None:
+        """The next change, or None when there was none in time."""
+        try:
+            return self._queue.get(timeout=timeout.total_seconds())
+        except queue.Empty:
+            return None
+
+
+class Feed:
+    """One reader of the event table for all subscribers of this process."""
+
+    def __init__(self, database: Database, wakeups: Wakeups) -> None:
+        self._database = database
+        self._wakeups = wakeups
+        self._lock = threading.Lock()
+        self._subscriptions: set[Subscription] = set()
+        self._thread: threading.Thread | None = None
+        self._last_id = 0
+        self._gaps: dict[int, float] = {}
+
+    def asset(self, asset_id: uuid.UUID) -> Asset:
+        """The asset with its variants, as committed now. Raises NotFound."""
+        with self._database.reading() as db_session:
+            query = select(Asset).where(Asset.id == asset_id).options(selectinload(Asset.variants))
+            asset = db_session.scalars(query).one_or_none()
+        if asset is None:
+            raise NotFound("asset", asset_id)
+        return asset
+
+    def since(self, assets: Collection[uuid.UUID], after_id: int) -> list[Change]:
+        """What was committed for these assets after an id, oldest first."""
+        query = select(Event).where(Event.asset_id.in_(assets), Event.id > after_id).order_by(Event.id).limit(_BATCH)
+        with self._database.reading() as db_session:
+            events = db_session.scalars(query).all()
+        return [_change(event, event.id) for event in events]
+
+    @contextmanager
+    def subscribe(self, assets: Collection[uuid.UUID]) -> Iterator[Subscription]:
+        """Changes from now on. Read `since` after this, so that nothing falls in between."""
+        subscription = Subscription(frozenset(assets))
+        with self._lock:
+            self._subscriptions.add(subscription)
+            self._ensure_thread()
+        try:
+            yield subscription
+        finally:
+            with self._lock:
+                self._subscriptions.discard(subscription)
+
+    def _ensure_thread(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._last_id, self._gaps = self._newest_id(), {}
+            self._thread = threading.Thread(target=self._run, name="rindle-events", daemon=True)
+            self._thread.start()
+
+    def _newest_id(self) -> int:
+        with self._database.reading() as db_session:
+            return db_session.scalar(select(func.max(Event.id))) or 0
+
+    def _run(self) -> None:
+        rings = 0
+        while True:
+            rings = self._wakeups.wait(rings, POLL_SECONDS)
+            with self._lock:
+                if not self._subscriptions:
+                    self._thread = None
+                    return
+            try:
+                self.read()
+            except RindleError:
+                log.warning("events could not be read; trying again")
+
+    def read(self) -> None:
+        """Look once, and hand out what is new."""
+        query = select(Event).where(or_(Event.id > self._last_id, Event.id.in_(list(self._gaps))))
+        with self._database.reading() as db_session:
+            events = db_session.scalars(query.order_by(Event.id).limit(_BATCH)).all()
+        for event in events:
+            self._note(event.id)
+        self._forget_old_gaps()
+        resume_id = min(self._gaps, default=self._last_id + 1) - 1
+        with self._lock:
+            readers = list(self._subscriptions)
+        for event in events:
+            for reader in readers:
+                if event.asset_id in reader.assets:
+                    reader.offer(_change(event, min(event.id, resume_id)))
+
+    def _note(self, event_id: int) -> None:
+        if event_id in self._gaps:
+            del self._gaps[event_id]
+            return
+        seen_at = time.monotonic()
+        newest_gaps = range(max(self._last_id + 1, event_id - _MAX_GAPS), event_id)
+        self._gaps.update(dict.fromkeys(newest_gaps, seen_at))
+        self._last_id = max(self._last_id, event_id)
+
+    def _forget_old_gaps(self) -> None:
+        too_old = time.monotonic() - GAP_SECONDS
+        self._gaps = {gap: seen_at for gap, seen_at in self._gaps.items() if seen_at > too_old}
+
+
+def _change(event: Event, resume_id: int) -> Change:
+    if event.asset_id is None:
+        raise NotFound("asset", event.id)
+    return Change(
+        resume_id=resume_id,
+        kind=event.kind,
+        asset_id=event.asset_id,
+        name=event.name,
+        from_state=event.from_state,
+        to_state=event.to_state,
+    )

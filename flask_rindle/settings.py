@@ -1,0 +1,113 @@
+"""The settings of one app, read once from its config; every mistake is reported in one go."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+JOB_BACKENDS = ("embedded", "inline")
+IMAGE_ENGINES = ("auto", "pillow")
+
+DEFAULTS: Mapping[str, Any] = {
+    "RINDLE_STORAGES": None,
+    "RINDLE_JOBS": "embedded",
+    "RINDLE_WORKERS": 2,
+    "RINDLE_URL_PREFIX": "/rindle",
+    "RINDLE_SIGNED_URL_TTL": 900,
+    "RINDLE_UPLOAD_SESSION_TTL": 86_400,
+    "RINDLE_TMP_DIR": None,
+    "RINDLE_IMAGE_ENGINE": "auto",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What `RINDLE_*` and `SECRET_KEY` say. `tmp_dir=None` is the system's."""
+
+    storages: Mapping[str, Mapping[str, Any]]
+    jobs: str
+    workers: int
+    url_prefix: str
+    signed_url_ttl: timedelta
+    upload_session_ttl: timedelta
+    tmp_dir: Path | None
+    image_engine: str
+    secret_keys: tuple[str, ...] = field(repr=False)
+
+
+def find_problems(config: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the config, each with what to write instead."""
+    values = {**DEFAULTS, **{key: value for key, value in config.items() if key.startswith("RINDLE_")}}
+    return [
+        *_unknown_keys(values),
+        *_check_secret(config),
+        *_check_storages(values["RINDLE_STORAGES"]),
+        *_check_choices(values),
+        *_check_numbers(values),
+        *_check_paths(values),
+    ]
+
+
+def read_settings(config: Mapping[str, Any], instance_path: str) -> Settings:
+    """The settings of a config in which `find_problems` found none."""
+    values = {**DEFAULTS, **config}
+    storages = values["RINDLE_STORAGES"] or {"default": {"backend": "local", "root": Path(instance_path) / "rindle"}}
+    tmp_dir = values["RINDLE_TMP_DIR"]
+    return Settings(
+        storages={name: dict(options) for name, options in storages.items()},
+        jobs=values["RINDLE_JOBS"],
+        workers=values["RINDLE_WORKERS"],
+        url_prefix=values["RINDLE_URL_PREFIX"].rstrip("/"),
+        signed_url_ttl=timedelta(seconds=values["RINDLE_SIGNED_URL_TTL"]),
+        upload_session_ttl=timedelta(seconds=values["RINDLE_UPLOAD_SESSION_TTL"]),
+        tmp_dir=None if tmp_dir is None else Path(tmp_dir),
+        image_engine=values["RINDLE_IMAGE_ENGINE"],
+        secret_keys=(*(config.get("SECRET_KEY_FALLBACKS") or ()), config["SECRET_KEY"]),
+    )
+
+
+def _unknown_keys(values: Mapping[str, Any]) -> Iterator[str]:
+    for key in values:
+        if key not in DEFAULTS:
+            near = difflib.get_close_matches(key, DEFAULTS, n=1)
+            yield f"{key} is no setting; " + (f"write {near[0]}" if near else f"there are {', '.join(DEFAULTS)}")
+
+
+def _check_secret(config: Mapping[str, Any]) -> Iterator[str]:
+    if not config.get("SECRET_KEY"):
+        yield "SECRET_KEY is not set; tickets and links are signed with it: set it to a long random value"
+
+
+def _check_storages(storages: object) -> Iterator[str]:
+    if storages is None:
+        return
+    if not isinstance(storages, Mapping) or not storages:
+        yield 'RINDLE_STORAGES is no dict; write {"default": {"backend": "local", "root": "/srv/media"}}'
+        return
+    for name, options in storages.items():
+        if not isinstance(name, str) or not isinstance(options, Mapping) or not options.get("backend"):
+            yield f'RINDLE_STORAGES[{name!r}] has no backend; write {{"backend": "local", "root": "/srv/media"}}'
+
+
+def _check_choices(values: Mapping[str, Any]) -> Iterator[str]:
+    for key, choices in (("RINDLE_JOBS", JOB_BACKENDS), ("RINDLE_IMAGE_ENGINE", IMAGE_ENGINES)):
+        if values[key] not in choices:
+            yield f"{key}={values[key]!r}; write one of {', '.join(choices)}"
+
+
+def _check_numbers(values: Mapping[str, Any]) -> Iterator[str]:
+    for key in ("RINDLE_WORKERS", "RINDLE_SIGNED_URL_TTL", "RINDLE_UPLOAD_SESSION_TTL"):
+        if type(values[key]) is not int or values[key] < 1:
+            yield f"{key}={values[key]!r}; write a whole number above 0, such as {DEFAULTS[key]}"
+
+
+def _check_paths(values: Mapping[str, Any]) -> Iterator[str]:
+    prefix, tmp_dir = values["RINDLE_URL_PREFIX"], values["RINDLE_TMP_DIR"]
+    if not isinstance(prefix, str) or not prefix.startswith("/") or prefix == "/":
+        yield f"RINDLE_URL_PREFIX={prefix!r}; write a path such as /rindle"
+    if tmp_dir is not None and not (isinstance(tmp_dir, (str, Path)) and Path(tmp_dir).is_dir()):
+        yield f"RINDLE_TMP_DIR={tmp_dir!r} is no directory; make it, or leave it out"

@@ -1,0 +1,1 @@
+"""Uploads: tickets, sessions, and the roads that bytes take."""

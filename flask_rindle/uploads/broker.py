@@ -1,0 +1,388 @@
+"""Upload sessions: open, sign, receive, complete, cancel.
+
+Every verb reads and claims in one short transaction, talks to the storage with none open, and
+records in another.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any, BinaryIO, cast
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from flask_rindle import policy, signals
+from flask_rindle.attachments import Attachments
+from flask_rindle.errors import (
+    LostRace,
+    MalformedRequest,
+    NotFound,
+    ObjectNotFound,
+    RejectedUpload,
+    RindleError,
+    SessionClosed,
+    TicketUsed,
+    TooLarge,
+    UploadIncomplete,
+    UploadUnsupported,
+)
+from flask_rindle.lifecycle import move
+from flask_rindle.models.asset import Asset
+from flask_rindle.models.database import Database, insert_unless_taken, on_commit
+from flask_rindle.models.states import SESSION_OVER, AssetState, SessionState
+from flask_rindle.models.upload import UploadSession
+from flask_rindle.outbox import JobKind, Outbox
+from flask_rindle.profiles import Profile, ProfileRegistry
+from flask_rindle.security.mime import canonical_type, kind_of
+from flask_rindle.security.names import clean_filename, incoming_key
+from flask_rindle.storage.base import PresignedUpload, PresignsPut, PutTerms, Storage, StoredObject, require
+from flask_rindle.types import Checksum, Clock, new_id
+from flask_rindle.uploads.strategies import Strategy, best_strategy
+from flask_rindle.uploads.tickets import Ticket
+
+# What a signed 64-bit column holds.
+MAX_BYTES = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A completed session and its asset, which the pipeline now looks at."""
+
+    session: UploadSession
+    asset: Asset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announcement:
+    """What a sender says about a file, cleaned."""
+
+    filename: str
+    content_type: str
+    byte_size: int | None
+    checksum: Checksum | None
+
+    @classmethod
+    def of(
+        cls, filename: str | None, content_type: str | None, byte_size: int | None, checksum: str | Checksum | None
+    ) -> Announcement:
+        """From raw values; MalformedRequest names the field that is wrong."""
+        if byte_size is not None and (type(byte_size) is not int or not 0 <= byte_size <= MAX_BYTES):
+            raise MalformedRequest("byte_size", "must be a whole number of bytes")
+        if isinstance(checksum, str):
+            try:
+                checksum = Checksum.parse(checksum)
+            except ValueError as error:
+                raise MalformedRequest("checksum", "must be written sha256:<64 hex digits>") from error
+        return cls(
+            filename=clean_filename(filename),
+            content_type=canonical_type(content_type),
+            byte_size=byte_size,
+            checksum=checksum,
+        )
+
+
+class UploadBroker:
+    """The one way to upload: sessions own the bytes until the pipeline takes them over."""
+
+    def __init__(
+        self,
+        *,
+        profiles: ProfileRegistry,
+        storages: Mapping[str, Storage],
+        database: Database,
+        outbox: Outbox,
+        attachments: Attachments,
+        clock: Clock,
+        session_ttl: timedelta,
+        url_ttl: timedelta,
+    ) -> None:
+        self._profiles = profiles
+        self._storages = storages
+        self._database = database
+        self._outbox = outbox
+        self._attachments = attachments
+        self._clock = clock
+        self._session_ttl = session_ttl
+        self._url_ttl = url_ttl
+
+    def open(self, ticket: Ticket, announced: Announcement, *, strategy: Strategy | None = None) -> UploadSession:
+        """Reserve an asset and a session. Raises what the policy refuses, and TicketUsed."""
+        profile = self._profiles.get(ticket.profile)
+        policy.check_declared(
+            profile,
+            filename=announced.filename,
+            content_type=announced.content_type,
+            byte_size=announced.byte_size,
+        )
+        chosen = strategy or best_strategy(self._storages[profile.storage])
+        if chosen is Strategy.PRESIGNED_PUT and announced.byte_size is None:
+            raise MalformedRequest("byte_size", "must be given, so that the upload can be held to it")
+        with self._database.transaction() as db_session:
+            asset = self._stage_asset(db_session, profile, announced)
+            values = self._session_values(ticket, announced, asset, chosen)
+            session = self._reserve(db_session, ticket, values)
+            on_commit(db_session, lambda: signals.upload_start.send(profile.name, session_id=session.id))
+            return session
+
+    def _stage_asset(self, db_session: Session, profile: type[Profile], announced: Announcement) -> Asset:
+        now = self._clock()
+        asset = Asset(
+            id=new_id(),
+            profile=profile.name,
+            storage=profile.storage,
+            kind=kind_of(announced.content_type),
+            filename=announced.filename,
+            created_at=now,
+            updated_at=now,
+        )
+        db_session.add(asset)
+        db_session.flush()
+        return asset
+
+    def _session_values(
+        self, ticket: Ticket, announced: Announcement, asset: Asset, strategy: Strategy
+    ) -> dict[str, Any]:
+        session_id, now, owner = new_id(), self._clock(), ticket.owner
+        return {
+            "id": session_id,
+            "asset_id": asset.id,
+            "profile": asset.profile,
+            "storage": asset.storage,
+            "strategy": strategy.value,
+            "upload_key": incoming_key(session_id),
+            "filename": announced.filename,
+            "content_type": announced.content_type,
+            "declared_bytes": announced.byte_size,
+            "checksum": None if announced.checksum is None else str(announced.checksum),
+            "ticket_id": ticket.id,
+            "actor": ticket.actor,
+            "owner_type": None if owner is None else owner.type,
+            "owner_id": None if owner is None else owner.id,
+            "slot": ticket.slot,
+            "append": ticket.append,
+            "expires_at": now + self._session_ttl,
+            "created_at": now,
+            "updated_at": now,
+        }
+
+    def _reserve(self, db_session: Session, ticket: Ticket, values: Mapping[str, Any]) -> UploadSession:
+        """The session at the first free place of its ticket; TicketUsed when there is none."""
+        taken = set(db_session.scalars(select(UploadSession.ticket_place).filter_by(ticket_id=ticket.id)))
+        for place in (place for place in range(ticket.max_files) if place not in taken):
+            if insert_unless_taken(db_session, UploadSession, {**values, "ticket_place": place}):
+                return db_session.get_one(UploadSession, values["id"])
+        raise TicketUsed(ticket.max_files)
+
+    def find(self, session_id: uuid.UUID) -> tuple[UploadSession, Asset | None]:
+        """The session as the server knows it, and its asset while there is one. Raises NotFound."""
+        with self._database.reading() as db_session:
+            return self._load(db_session, session_id)
+
+    def find_repeat(self, ticket: Ticket, announced: Announcement) -> UploadSession | None:
+        """The live or completed session that this very file was sent in with this ticket before."""
+        same = select(UploadSession).where(
+            UploadSession.ticket_id == ticket.id,
+            UploadSession.ticket_place.is_not(None),
+            UploadSession.filename == announced.filename,
+            UploadSession.declared_bytes == announced.byte_size,
+            UploadSession.checksum == (None if announced.checksum is None else str(announced.checksum)),
+        )
+        with self._database.reading() as db_session:
+            return db_session.scalars(same).first()
+
+    def sign(self, session_id: uuid.UUID) -> PresignedUpload:
+        """A URL to PUT the bytes at; asking again gives a fresh one. Raises UploadUnsupported, SessionClosed."""
+        session = self._live(session_id)
+        presigner = require(self._storages[session.storage], PresignsPut, UploadUnsupported)
+        if session.declared_bytes is None:
+            raise MalformedRequest("byte_size", "must be given when the upload is opened")
+        terms = PutTerms(
+            expires_in=min(self._url_ttl, session.expires_at - self._clock()),
+            content_type=session.content_type,
+            size_bytes=session.declared_bytes,
+            checksum=None if session.checksum is None else Checksum.parse(session.checksum),
+        )
+        presigned = presigner.presign_put(session.upload_key, terms)
+        with self._database.transaction() as db_session:
+            fresh, _ = self._load(db_session, session_id)
+            if fresh.state in (SessionState.INITIALIZED, SessionState.SIGNED):
+                move(db_session, fresh, SessionState.SIGNED, now=self._clock())
+        return presigned
+
+    def write_staged(self, storage: str, upload_key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
+        """Store the bytes of a presigned PUT, for a storage that the app serves.
+
+        Raises SessionClosed, also when the session ended while the bytes came in; nothing is kept then.
+        """
+        self._require_writable(storage, upload_key)
+        stored = self._storages[storage].put(upload_key, source, content_type=content_type)
+        try:
+            self._require_writable(storage, upload_key)
+        except SessionClosed as closed:
+            if closed.state != SessionState.COMPLETED:
+                self._storages[storage].delete(upload_key)
+            raise
+        return stored
+
+    def _require_writable(self, storage: str, upload_key: str) -> None:
+        with self._database.reading() as db_session:
+            query = select(UploadSession).filter_by(storage=storage, upload_key=upload_key)
+            session = db_session.scalars(query).first()
+        if session is None:
+            raise NotFound("upload", upload_key)
+        self._require_live(session)
+
+    def receive(self, session_id: uuid.UUID, source: BinaryIO) -> Completion:
+        """Store what `source` gives and complete the session; a failure fails it and keeps nothing."""
+        session = self._live(session_id)
+        profile = self._profiles.get(session.profile)
+        with self._database.transaction() as db_session:
+            session, _ = self._load(db_session, session_id)
+            if not move(db_session, session, SessionState.UPLOADING, now=self._clock()):
+                raise SessionClosed(session.state)
+        capped = cast("BinaryIO", _Capped(source, profile.max_bytes))
+        storage = self._storages[session.storage]
+        try:
+            storage.put(session.upload_key, capped, content_type=session.content_type)
+        except (RindleError, OSError) as error:
+            self._fail(session_id, error)
+            raise
+        try:
+            return self.complete(session_id)
+        except SessionClosed:
+            storage.delete(session.upload_key)
+            raise
+
+    def complete(self, session_id: uuid.UUID) -> Completion:
+        """Make sure that the bytes are there, and hand the asset to the pipeline. Safe to call twice.
+
+        Raises UploadIncomplete, SessionClosed, and what the policy refuses.
+        """
+        done = self._already_complete(session_id)
+        if done is not None:
+            return done
+        session = self._live(session_id)
+        stored = self._stat(session)
+        try:
+            profile = self._profiles.get(session.profile)
+            policy.check_stored(profile, declared_bytes=session.declared_bytes, stored_bytes=stored.size_bytes)
+        except RejectedUpload as error:
+            self._fail(session_id, error)
+            raise
+        try:
+            return self._record_completion(session_id, stored)
+        except LostRace:
+            done = self._already_complete(session_id)
+            if done is None:
+                raise
+            return done
+
+    def cancel(self, session_id: uuid.UUID) -> None:
+        """End the session and remove what has arrived; quiet when it is cancelled already."""
+        with self._database.transaction() as db_session:
+            session, asset = self._load(db_session, session_id)
+            if session.state in SESSION_OVER and session.state != SessionState.ABORTED:
+                raise SessionClosed(session.state)
+            self._abandon(db_session, session, asset, SessionState.ABORTED)
+
+    def _stat(self, session: UploadSession) -> StoredObject:
+        try:
+            return self._storages[session.storage].stat(session.upload_key)
+        except ObjectNotFound as error:
+            raise UploadIncomplete from error
+
+    def _already_complete(self, session_id: uuid.UUID) -> Completion | None:
+        session, asset = self.find(session_id)
+        if session.state != SessionState.COMPLETED:
+            return None
+        if asset is None:
+            raise NotFound("asset", session.asset_id)
+        return Completion(session, asset)
+
+    def _record_completion(self, session_id: uuid.UUID, stored: StoredObject) -> Completion:
+        now = self._clock()
+        with self._database.transaction() as db_session:
+            session, asset = self._load(db_session, session_id)
+            if session.state in SESSION_OVER or asset is None:
+                raise LostRace("upload_session", session_id)
+            move(db_session, session, SessionState.VERIFYING, now=now)
+            move(
+                db_session,
+                session,
+                SessionState.COMPLETED,
+                now=now,
+                verified_at=now,
+                etag=stored.etag,
+                received_bytes=stored.size_bytes,
+            )
+            move(db_session, asset, AssetState.VALIDATING, now=now, byte_size=stored.size_bytes)
+            self._outbox.add(db_session, JobKind.PROMOTE, asset.id)
+            facts: dict[str, Any] = {"session_id": session.id, "asset_id": asset.id}
+            on_commit(db_session, partial(signals.upload_stop.send, session.profile, **facts))
+            return Completion(session, asset)
+
+    def _live(self, session_id: uuid.UUID) -> UploadSession:
+        session, _ = self.find(session_id)
+        if session.state not in SESSION_OVER and self._is_expired(session):
+            self._expire(session_id)
+            session, _ = self.find(session_id)
+        self._require_live(session)
+        return session
+
+    def _require_live(self, session: UploadSession) -> None:
+        if session.state in SESSION_OVER:
+            raise SessionClosed(session.state)
+        if self._is_expired(session):
+            raise SessionClosed(SessionState.EXPIRED)
+
+    def _is_expired(self, session: UploadSession) -> bool:
+        return self._clock() >= session.expires_at
+
+    def _expire(self, session_id: uuid.UUID) -> None:
+        with self._database.transaction() as db_session:
+            session, asset = self._load(db_session, session_id)
+            if session.state not in SESSION_OVER:
+                self._abandon(db_session, session, asset, SessionState.EXPIRED)
+
+    def _fail(self, session_id: uuid.UUID, error: Exception) -> None:
+        code = error.code if isinstance(error, RindleError) else "connection_lost"
+        detail = error.public_message if isinstance(error, RindleError) else "The connection broke off."
+        with self._database.transaction() as db_session:
+            session, asset = self._load(db_session, session_id)
+            if session.state not in SESSION_OVER:
+                self._abandon(db_session, session, asset, SessionState.FAILED, error_code=code, error_detail=detail)
+
+    def _abandon(
+        self, db_session: Session, session: UploadSession, asset: Asset | None, state: SessionState, **values: Any
+    ) -> None:
+        """End a session without success: its place on the ticket is free again, its bytes go."""
+        if move(db_session, session, state, now=self._clock(), ticket_place=None, **values) and asset is not None:
+            self._attachments.remove(db_session, asset)
+
+    def _load(self, db_session: Session, session_id: uuid.UUID) -> tuple[UploadSession, Asset | None]:
+        session = db_session.get(UploadSession, session_id)
+        if session is None:
+            raise NotFound("upload", session_id)
+        asset = None if session.asset_id is None else db_session.get(Asset, session.asset_id)
+        return session, asset
+
+
+class _Capped:
+    """A readable that raises TooLarge once more than the limit has come out of it."""
+
+    def __init__(self, source: BinaryIO, limit_bytes: int | None) -> None:
+        self._source = source
+        self._limit_bytes = limit_bytes
+        self._seen_bytes = 0
+
+    def read(self, size: int = -1) -> bytes:
+        chunk = self._source.read(size)
+        self._seen_bytes += len(chunk)
+        if self._limit_bytes is not None and self._seen_bytes > self._limit_bytes:
+            raise TooLarge(self._limit_bytes)
+        return chunk
