@@ -66,10 +66,11 @@ class Attachments:
         db_session.flush()
         self._hold(db_session, asset_id)
         place = {"owner_type": owner.type, "owner_id": owner.id, "slot": slot, "position": position}
-        row = {"id": new_id(), "asset_id": asset_id, "created_at": self._clock(), **place}
-        if not insert_unless_taken(db_session, Attachment, row):
-            self._replace(db_session, asset_id, place)
-        return db_session.scalars(select(Attachment).filter_by(**place).execution_options(populate_existing=True)).one()
+        while not self._put(db_session, asset_id, place):
+            if self._replace(db_session, asset_id, place):
+                break
+            # It was taken and is free again: somebody emptied it between the two looks.
+        return _standing_at(db_session, place)
 
     def append(self, db_session: Session, asset_id: uuid.UUID, owner: OwnerKey, slot: str) -> Attachment:
         """Put the asset behind the last one in the slot; quiet when it stands there already."""
@@ -82,9 +83,8 @@ class Attachments:
             last = db_session.scalar(select(func.max(mine.subquery().c.position)))
             position = 0 if last is None else last + 1
             place = {"owner_type": owner.type, "owner_id": owner.id, "slot": slot, "position": position}
-            row = {"id": new_id(), "asset_id": asset_id, "created_at": self._clock(), **place}
-            if insert_unless_taken(db_session, Attachment, row):
-                return db_session.scalars(select(Attachment).filter_by(**place)).one()
+            if self._put(db_session, asset_id, place):
+                return _standing_at(db_session, place)
 
     def detach(self, db_session: Session, owner: OwnerKey, slot: str, *, position: int | None = None) -> None:
         """Empty a slot, or one place of it; quiet when it is empty."""
@@ -136,15 +136,21 @@ class Attachments:
             raise NotFound("asset", asset_id)
         raise NotDeliverable(asset_id, state)
 
-    def _replace(self, db_session: Session, asset_id: uuid.UUID, place: Mapping[str, Any]) -> None:
-        standing = db_session.scalars(select(Attachment).filter_by(**place).with_for_update()).one()
+    def _put(self, db_session: Session, asset_id: uuid.UUID, place: Mapping[str, Any]) -> bool:
+        row = {"id": new_id(), "asset_id": asset_id, "created_at": self._clock(), **place}
+        return insert_unless_taken(db_session, Attachment, row)
+
+    def _replace(self, db_session: Session, asset_id: uuid.UUID, place: Mapping[str, Any]) -> bool:
+        standing = db_session.scalars(select(Attachment).filter_by(**place).with_for_update()).one_or_none()
+        if standing is None:
+            return False
         before = standing.asset_id
-        if before == asset_id:
-            return
-        standing.asset_id = asset_id
-        standing.created_at = self._clock()
-        db_session.flush()
-        self._let_go(db_session, before)
+        if before != asset_id:
+            standing.asset_id = asset_id
+            standing.created_at = self._clock()
+            db_session.flush()
+            self._let_go(db_session, before)
+        return True
 
     def _let_go(self, db_session: Session, asset_id: uuid.UUID) -> None:
         try:
@@ -154,3 +160,8 @@ class Attachments:
         if db_session.scalar(select(Attachment.id).where(Attachment.asset_id == asset_id).limit(1)) is None:
             asset = db_session.get_one(Asset, asset_id, populate_existing=True)
             self.remove(db_session, asset)
+
+
+def _standing_at(db_session: Session, place: Mapping[str, Any]) -> Attachment:
+    query = select(Attachment).filter_by(**place)
+    return db_session.scalars(query.execution_options(populate_existing=True)).one()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from flask import current_app
 from sqlalchemy import Engine as SqlEngine
+from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
 from flask_rindle.attachments import Attachments, Owners
@@ -97,11 +98,13 @@ def current_engine() -> Engine:
     return engine
 
 
-def build_storages(settings: Settings, factories: Mapping[str, StorageFactory]) -> tuple[dict[str, Storage], list[str]]:
+def build_storages(
+    storages: Mapping[str, Mapping[str, Any]], factories: Mapping[str, StorageFactory]
+) -> tuple[dict[str, Storage], list[str]]:
     """The storages that can be built, and what is wrong with the others."""
     built: dict[str, Storage] = {}
     problems: list[str] = []
-    for name, options in settings.storages.items():
+    for name, options in storages.items():
         try:
             built[name] = _build_storage(name, options, factories)
         except MissingExtra as error:
@@ -131,12 +134,11 @@ def _build_storage(name: str, options: Mapping[str, Any], factories: Mapping[str
 
 
 def find_profile_problems(
-    profiles: Sequence[type[Profile]], storages: Mapping[str, Storage], processors: Sequence[Processor]
+    profiles: Sequence[type[Profile]], storages: Collection[str], processors: Sequence[Processor]
 ) -> list[str]:
     """What a profile asks for and this set-up does not have."""
-    problems: list[str] = []
     names = [profile.name for profile in profiles]
-    problems += [f"two profiles are called {name!r}; give one of them another name" for name in _twice(names)]
+    problems = [f"two profiles are called {name!r}; give one of them another name" for name in _twice(names)]
     for profile in profiles:
         if profile.storage not in storages:
             problems.append(f"profile {profile.name!r}: there is no storage {profile.storage!r} in RINDLE_STORAGES")
@@ -149,33 +151,60 @@ def find_profile_problems(
     return problems
 
 
+def find_owner_problems(owners: Mapping[str, type]) -> list[str]:
+    """Which owners are no model classes."""
+    return [
+        f'owners has {name!r}: {cls!r}; write names and model classes, such as {{"user": User}}'
+        for name, cls in owners.items()
+        if inspect(cls, raiseerr=False) is None
+    ]
+
+
 def _twice(names: Sequence[str]) -> list[str]:
     return sorted({name for name in names if names.count(name) > 1})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a set-up names, built as far as it can be, and what is wrong with it."""
+
+    storages: Mapping[str, Storage]
+    sandbox: Sandbox
+    processors: Sequence[Processor]
+    problems: Sequence[str]
+
+
+def build_parts(
+    storages: Mapping[str, Mapping[str, Any]],
+    *,
+    profiles: Sequence[type[Profile]],
+    owners: Mapping[str, type],
+    factories: Mapping[str, StorageFactory],
+) -> Parts:
+    """Everything that can be wrong apart from the settings."""
+    sandbox = Sandbox()
+    processors = (ImageProcessor(sandbox),)
+    built, problems = build_storages(storages, factories)
+    problems += find_profile_problems(profiles, storages, processors)
+    problems += find_owner_problems(owners)
+    return Parts(storages=built, sandbox=sandbox, processors=processors, problems=problems)
 
 
 def build_engine(
     settings: Settings,
     host: Host,
+    parts: Parts,
     *,
     profiles: Sequence[type[Profile]],
     owners: Mapping[str, type],
-    factories: Mapping[str, StorageFactory],
     clock: Clock,
 ) -> Engine:
-    """Wire everything. Raises ConfigurationError with every mistake at once."""
-    sandbox = Sandbox()
-    processors = (ImageProcessor(sandbox),)
-    storages, problems = build_storages(settings, factories)
-    configured = dict.fromkeys(settings.storages, None)
-    problems += find_profile_problems(profiles, {**configured, **storages}, processors)  # type: ignore[dict-item]
-    if problems:
-        raise ConfigurationError(problems)
-
+    """Wire everything."""
     registry = ProfileRegistry(profiles)
     database = Database(host.sql_engine, host.session, busy_timeout_seconds=host.busy_timeout_seconds)
     tokens = Tokens(settings.secret_keys, clock)
     links = Links(tokens, clock, host.base_path)
-    for storage in storages.values():
+    for storage in parts.storages.values():
         if isinstance(storage, LinksThroughApp):
             storage.links = links
     outbox = Outbox(database, clock)
@@ -183,12 +212,12 @@ def build_engine(
     pipeline = Pipeline(
         Tools(
             profiles=registry,
-            storages=storages,
+            storages=parts.storages,
             database=database,
             outbox=outbox,
             attachments=attachments,
-            probe=FileProbe(sandbox),
-            processors=processors,
+            probe=FileProbe(parts.sandbox),
+            processors=parts.processors,
             clock=clock,
             tmp_dir=settings.tmp_dir,
         )
@@ -200,7 +229,7 @@ def build_engine(
         clock=clock,
         host=host,
         profiles=registry,
-        storages=storages,
+        storages=parts.storages,
         owners=Owners(owners),
         database=database,
         tokens=tokens,
@@ -210,7 +239,7 @@ def build_engine(
         attachments=attachments,
         uploads=UploadBroker(
             profiles=registry,
-            storages=storages,
+            storages=parts.storages,
             database=database,
             outbox=outbox,
             attachments=attachments,
@@ -218,11 +247,11 @@ def build_engine(
             session_ttl=settings.upload_session_ttl,
             url_ttl=settings.signed_url_ttl,
         ),
-        delivery=Delivery(registry, storages, clock, settings.signed_url_ttl),
+        delivery=Delivery(registry, parts.storages, clock, settings.signed_url_ttl),
         pipeline=pipeline,
         jobs=jobs,
         feed=Feed(database, ChangeBell()),
-        sandbox=sandbox,
+        sandbox=parts.sandbox,
     )
 
 

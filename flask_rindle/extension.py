@@ -17,14 +17,14 @@ from sqlalchemy.orm import Session
 from flask_rindle import signals
 from flask_rindle.attachments import OwnerKey
 from flask_rindle.cli import group
-from flask_rindle.engine import Engine, Host, StorageFactory, build_engine, current_engine
+from flask_rindle.engine import Engine, Host, StorageFactory, build_engine, build_parts, current_engine
 from flask_rindle.errors import ConfigurationError, UnknownName
 from flask_rindle.models import Asset, Attachment, UploadSession, Variant, metadata
 from flask_rindle.models.database import DEFAULT_BUSY_TIMEOUT_SECONDS
 from flask_rindle.models.states import VariantState
 from flask_rindle.profiles import Profile
 from flask_rindle.readiness import Feed
-from flask_rindle.settings import find_problems, read_settings
+from flask_rindle.settings import find_problems, read_settings, read_storages
 from flask_rindle.slots import asset_id_of, host_session, ticket_for
 from flask_rindle.storage.base import PresignedUpload, Storage
 from flask_rindle.templating import RindleTemplates, events_token
@@ -87,17 +87,15 @@ class Rindle:
         """
         if "rindle" in app.extensions:
             raise ConfigurationError([f"the app {app.name!r} has a Rindle already; call init_app once"])
-        problems = [*find_problems(app.config), *_find_database_problems(app, db)]
+        owners = owners or {}
+        storages = read_storages(app.config, app.instance_path)
+        parts = build_parts(storages, profiles=profiles, owners=owners, factories=self._factories)
+        problems = [*find_problems(app.config), *_find_database_problems(app, db), *parts.problems]
         if problems:
             raise ConfigurationError(problems)
-        app.extensions["rindle"] = build_engine(
-            read_settings(app.config, app.instance_path),
-            _host(app, db, actor or (lambda: None)),
-            profiles=profiles,
-            owners=owners or {},
-            factories=self._factories,
-            clock=clock,
-        )
+        settings = read_settings(app.config, app.instance_path)
+        host = _host(app, db, actor or (lambda: None))
+        app.extensions["rindle"] = build_engine(settings, host, parts, profiles=profiles, owners=owners, clock=clock)
         _share_tables(db)
         _add_faces(app)
 

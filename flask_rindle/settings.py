@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 JOB_BACKENDS = ("embedded", "inline")
-IMAGE_ENGINES = ("auto", "pillow")
 
 DEFAULTS: Mapping[str, Any] = {
     "RINDLE_STORAGES": None,
@@ -20,7 +19,6 @@ DEFAULTS: Mapping[str, Any] = {
     "RINDLE_SIGNED_URL_TTL": 900,
     "RINDLE_UPLOAD_SESSION_TTL": 86_400,
     "RINDLE_TMP_DIR": None,
-    "RINDLE_IMAGE_ENGINE": "auto",
 }
 
 
@@ -35,7 +33,6 @@ class Settings:
     signed_url_ttl: timedelta
     upload_session_ttl: timedelta
     tmp_dir: Path | None
-    image_engine: str
     secret_keys: tuple[str, ...] = field(repr=False)
 
 
@@ -46,7 +43,7 @@ def find_problems(config: Mapping[str, Any]) -> list[str]:
         *_unknown_keys(values),
         *_check_secret(config),
         *_check_storages(values["RINDLE_STORAGES"]),
-        *_check_choices(values),
+        *_check_jobs(values),
         *_check_numbers(values),
         *_check_paths(values),
     ]
@@ -55,19 +52,26 @@ def find_problems(config: Mapping[str, Any]) -> list[str]:
 def read_settings(config: Mapping[str, Any], instance_path: str) -> Settings:
     """The settings of a config in which `find_problems` found none."""
     values = {**DEFAULTS, **config}
-    storages = values["RINDLE_STORAGES"] or {"default": {"backend": "local", "root": Path(instance_path) / "rindle"}}
     tmp_dir = values["RINDLE_TMP_DIR"]
     return Settings(
-        storages={name: dict(options) for name, options in storages.items()},
+        storages=read_storages(config, instance_path),
         jobs=values["RINDLE_JOBS"],
         workers=values["RINDLE_WORKERS"],
         url_prefix=values["RINDLE_URL_PREFIX"].rstrip("/"),
         signed_url_ttl=timedelta(seconds=values["RINDLE_SIGNED_URL_TTL"]),
         upload_session_ttl=timedelta(seconds=values["RINDLE_UPLOAD_SESSION_TTL"]),
         tmp_dir=None if tmp_dir is None else Path(tmp_dir),
-        image_engine=values["RINDLE_IMAGE_ENGINE"],
         secret_keys=(*(config.get("SECRET_KEY_FALLBACKS") or ()), config["SECRET_KEY"]),
     )
+
+
+def read_storages(config: Mapping[str, Any], instance_path: str) -> dict[str, dict[str, Any]]:
+    """The options of each storage, of those that are written as they should be."""
+    given = config.get("RINDLE_STORAGES")
+    if given is None:
+        return {"default": {"backend": "local", "root": Path(instance_path) / "rindle"}}
+    storages = given.items() if isinstance(given, Mapping) else ()
+    return {name: dict(options) for name, options in storages if isinstance(options, Mapping) and "backend" in options}
 
 
 def _unknown_keys(values: Mapping[str, Any]) -> Iterator[str]:
@@ -93,10 +97,9 @@ def _check_storages(storages: object) -> Iterator[str]:
             yield f'RINDLE_STORAGES[{name!r}] has no backend; write {{"backend": "local", "root": "/srv/media"}}'
 
 
-def _check_choices(values: Mapping[str, Any]) -> Iterator[str]:
-    for key, choices in (("RINDLE_JOBS", JOB_BACKENDS), ("RINDLE_IMAGE_ENGINE", IMAGE_ENGINES)):
-        if values[key] not in choices:
-            yield f"{key}={values[key]!r}; write one of {', '.join(choices)}"
+def _check_jobs(values: Mapping[str, Any]) -> Iterator[str]:
+    if values["RINDLE_JOBS"] not in JOB_BACKENDS:
+        yield f"RINDLE_JOBS={values['RINDLE_JOBS']!r}; write one of {', '.join(JOB_BACKENDS)}"
 
 
 def _check_numbers(values: Mapping[str, Any]) -> Iterator[str]:

@@ -49,7 +49,7 @@ class Promotion:
         asset, session = found
         try:
             if asset.state != AssetState.PROMOTING:
-                self._judge(asset, session)
+                self._judge(asset, session, stop)
             self._publish(asset, session, self._give_final_key(asset, session))
         except RejectedUpload as refusal:
             self._quarantine(asset, session, refusal)
@@ -67,12 +67,12 @@ class Promotion:
                 move(db_session, asset, AssetState.ANALYZING, now=self._tools.clock())
             return (asset, session) if asset.state in (AssetState.ANALYZING, AssetState.PROMOTING) else None
 
-    def _judge(self, asset: Asset, session: UploadSession) -> None:
+    def _judge(self, asset: Asset, session: UploadSession, stop: Stop) -> None:
         profile = self._tools.profiles.get(asset.profile)
         with self._tools.run_dir() as directory:
             path = directory / "source"
             self._fetch(session, path)
-            facts = self._tools.probe.probe(path, max_pixels=profile.max_pixels)
+            facts = self._tools.probe.probe(path, max_pixels=profile.max_pixels, stop=stop)
             policy.check_content(
                 profile,
                 path=path,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from flask_rindle.errors import UnknownName
 from flask_rindle.models.asset import Asset, Variant
 from flask_rindle.models.states import AssetState
 from flask_rindle.models.upload import UploadSession
@@ -56,13 +57,17 @@ class Purge:
         found = [_Leftover(asset.storage, final)]
         if session is not None:
             found.append(_Leftover(session.storage, session.upload_key))
-        found += [_Leftover(variant.storage, self._key_of(asset, variant)) for variant in variants]
-        return found
+        keys = [(variant.storage, self._key_of(asset, variant)) for variant in variants]
+        return found + [_Leftover(storage, key) for storage, key in keys if key is not None]
 
-    def _key_of(self, asset: Asset, variant: Variant) -> str:
+    def _key_of(self, asset: Asset, variant: Variant) -> str | None:
+        """The key that the row names; else where a worker may have written; None when nobody can know."""
         if variant.storage_key is not None:
             return variant.storage_key
-        recipe = self._tools.profiles.get(asset.profile).recipe(variant.name)
+        try:
+            recipe = self._tools.profiles.get(asset.profile).recipe(variant.name)
+        except UnknownName:
+            return None
         extension = extension_for(recipe.content_type)
         return variant_key(asset.profile, asset.id, variant.name, variant.recipe_digest, extension)
 

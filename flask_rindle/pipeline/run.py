@@ -15,7 +15,7 @@ from flask_rindle.pipeline.promote import Promotion
 from flask_rindle.pipeline.purge import Purge
 from flask_rindle.pipeline.tools import Tools
 from flask_rindle.pipeline.variants import VariantWork
-from flask_rindle.processing.base import Stop
+from flask_rindle.processing.base import Stop, never
 
 log = logging.getLogger("flask_rindle.pipeline")
 
@@ -43,7 +43,7 @@ class Pipeline:
             JobKind.PURGE: Purge(tools),
         }
 
-    def run(self, claim: Claim, *, released: Stop = lambda: False) -> None:
+    def run(self, claim: Claim, *, released: Stop = never) -> None:
         """Do the work of a claim and settle it. `released()` true hands unfinished work back."""
         step = self._steps[claim.kind]
         with _Heartbeat(lambda: self._outbox.heartbeat(claim)) as heart:

@@ -56,11 +56,16 @@ class Failed:
 Stop = Callable[[], bool]
 
 
+def never() -> bool:
+    """The `Stop` of work that nobody calls off."""
+    return False
+
+
 class Probe(Protocol):
     """Looks at a file of any type, safely."""
 
-    def probe(self, source: Path, *, max_pixels: int | None = None) -> MediaFacts:
-        """The facts. Raises MediaDamaged, TooManyPixels, SandboxFailed."""
+    def probe(self, source: Path, *, max_pixels: int | None = None, stop: Stop = never) -> MediaFacts:
+        """The facts; Cancelled once `stop()` is true. Raises MediaDamaged, TooManyPixels, SandboxFailed."""
         ...
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flask_rindle.errors import SandboxFailed
-from flask_rindle.processing.base import MediaFacts
+from flask_rindle.processing.base import MediaFacts, Stop, never
 from flask_rindle.processing.sandbox import Sandbox
 from flask_rindle.security.mime import kind_of
 
@@ -22,9 +22,9 @@ class FileProbe:
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
 
-    def probe(self, source: Path, *, max_pixels: int | None = None) -> MediaFacts:
-        """The facts. Raises MediaDamaged, TooManyPixels, SandboxFailed."""
-        return self._sandbox.run("probe", {"max_pixels": max_pixels}, _facts, source=source)
+    def probe(self, source: Path, *, max_pixels: int | None = None, stop: Stop = never) -> MediaFacts:
+        """The facts; Cancelled once `stop()` is true. Raises MediaDamaged, TooManyPixels, SandboxFailed."""
+        return self._sandbox.run("probe", {"max_pixels": max_pixels}, _facts, source=source, stop=stop)
 
 
 def _facts(answer: object) -> MediaFacts:

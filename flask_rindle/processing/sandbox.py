@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from flask_rindle.errors import Cancelled, MediaUnsupported, RejectedUpload, SandboxFailed
-from flask_rindle.processing.base import Stop
+from flask_rindle.processing.base import Stop, never
 from flask_rindle.processing.wire import MAX_LINE_BYTES, pack, revive
 from flask_rindle.types import MB
 
@@ -44,10 +44,6 @@ _START = (
     "import json, sys; settings = json.loads(sys.argv[1]); sys.path[:] = settings.pop('path'); "
     "from flask_rindle.processing.child import main; main(**settings)"
 )
-
-
-def _never() -> bool:
-    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +72,7 @@ class Sandbox:
         *,
         source: Path,
         targets: Sequence[Path] = (),
-        stop: Stop = _never,
+        stop: Stop = never,
     ) -> Answer:
         """What `read` makes of the child's answer; it raises SandboxFailed("answer") when that is nonsense.
 

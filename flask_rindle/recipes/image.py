@@ -14,7 +14,7 @@ Format = Literal["jpeg", "png", "webp", "avif"]
 Gravity = Literal["center", "top", "bottom", "left", "right"]
 
 DEFAULT_QUALITY = 80
-MAX_SIDE_PIXELS = 16_384
+MAX_SIDE_PIXELS = 16_383  # what WebP can hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
