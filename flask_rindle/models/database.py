@@ -7,6 +7,8 @@ host's connections keep their own settings.
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -19,9 +21,29 @@ from sqlalchemy.orm import DeclarativeBase, Session
 
 from flask_rindle.errors import DatabaseBusy, OpenTransaction
 
+log = logging.getLogger("flask_rindle.database")
+
 DEFAULT_BUSY_TIMEOUT_SECONDS = 5.0
 _HOOKS = "rindle_on_commit"
 _BUSY_CODES = frozenset({"55P03", "40P01", "40001", 1205, 1213, 1020})
+
+
+class _Open(threading.local):
+    """The library's own sessions of this thread whose transaction has not ended."""
+
+    def __init__(self) -> None:
+        self.sessions: list[Session] = []
+
+
+_open = _Open()
+
+
+def in_transaction() -> bool:
+    """Whether the calling thread is inside a transaction or a read of the library's own.
+
+    Hooks that run after a commit are outside of it.
+    """
+    return bool(_open.sessions)
 
 
 class Database:
@@ -62,7 +84,7 @@ class Database:
 
     @contextmanager
     def _session(self, bind: Engine) -> Iterator[Session]:
-        with translate_busy(), Session(bind, expire_on_commit=False) as session, session.begin():
+        with translate_busy(), Session(bind, expire_on_commit=False) as session, _noted(session), session.begin():
             yield session
 
     @cached_property
@@ -117,6 +139,20 @@ class Database:
 
 
 @contextmanager
+def _noted(session: Session) -> Iterator[None]:
+    _open.sessions.append(session)
+    try:
+        yield
+    finally:
+        _forget(session)
+
+
+def _forget(session: Session) -> None:
+    if session in _open.sessions:
+        _open.sessions.remove(session)
+
+
+@contextmanager
 def translate_busy() -> Iterator[None]:
     """Turn the drivers' ways to say "locked" into DatabaseBusy."""
     try:
@@ -159,8 +195,13 @@ def on_commit(session: Session, hook: Callable[[], object]) -> None:
 def _run_hooks(session: Session) -> None:
     if session.in_nested_transaction():
         return
+    _forget(session)
     for hook in session.info.pop(_HOOKS, []):
-        hook()
+        try:
+            hook()
+        except Exception:
+            # The commit stands: a listener's error must not look like its failure.
+            log.exception("a hook after a commit failed")
 
 
 @event.listens_for(Session, "after_rollback")
