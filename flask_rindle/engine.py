@@ -33,7 +33,7 @@ from flask_rindle.profiles import Profile, ProfileRegistry
 from flask_rindle.readiness import Feed
 from flask_rindle.security.tokens import Tokens
 from flask_rindle.settings import Settings
-from flask_rindle.storage.base import LinksThroughApp, Storage
+from flask_rindle.storage.base import LinksThroughApp, Storage, Storages
 from flask_rindle.types import Clock
 from flask_rindle.uploads.broker import UploadBroker
 from flask_rindle.uploads.tickets import Tickets
@@ -100,9 +100,9 @@ def current_engine() -> Engine:
 
 def build_storages(
     storages: Mapping[str, Mapping[str, Any]], factories: Mapping[str, StorageFactory]
-) -> tuple[dict[str, Storage], list[str]]:
+) -> tuple[Storages, list[str]]:
     """The storages that can be built, and what is wrong with the others."""
-    built: dict[str, Storage] = {}
+    built = Storages()
     problems: list[str] = []
     for name, options in storages.items():
         try:

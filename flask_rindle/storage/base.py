@@ -23,7 +23,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Literal, Protocol, TypeVar
 
-from flask_rindle.errors import CapabilityMissing, InvalidKey
+from flask_rindle.errors import CapabilityMissing, InvalidKey, UnknownName
 from flask_rindle.types import ByteRange, Checksum, Disposition
 
 MAX_KEY_CHARACTERS = 512
@@ -167,6 +167,13 @@ class Promotes(Ability):
         A repeated call after success returns the same answer. Raises ObjectChanged when the
         source was overwritten, with nothing left at the target, and ObjectNotFound.
         """
+
+
+class Storages(dict[str, Storage]):
+    """The storages of one app by name; UnknownName for one that is configured no more."""
+
+    def __missing__(self, name: str) -> Storage:
+        raise UnknownName("storage", name, self)
 
 
 class LinksThroughApp(ABC):

@@ -113,7 +113,7 @@ def _take_form(engine: Engine) -> tuple[Ticket, uuid.UUID]:
     try:
         file = request.files.get("file")
     except RequestEntityTooLarge as error:
-        raise TooLarge(request.max_content_length or 0) from error
+        raise TooLarge((_form_limit(engine) or FORM_OVERHEAD_BYTES) - FORM_OVERHEAD_BYTES) from error
     ticket = engine.tickets.open(request.form.get("ticket", ""), actor=engine.host.actor())
     if file is None or not file.filename:
         raise EmptyUpload
