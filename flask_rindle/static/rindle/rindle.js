@@ -394,7 +394,10 @@ const STREAM_FAILURES = 3;
  * always with a slow poll underneath, because a proxy can hold back a stream that looks alive.
  */
 export class Watcher {
-  /** @param {{stateUrl: string, eventsUrl?: string | null, onState: (state: AssetState) => void, onFailure: (problem: Problem) => void}} options */
+  /**
+   * @param {{stateUrl: string, eventsUrl?: string | null,
+   *          onState: (state: AssetState) => void, onFailure: (problem: Problem) => void}} options
+   */
   constructor({ stateUrl, eventsUrl, onState, onFailure }) {
     this.stateUrl = stateUrl;
     this.eventsUrl = eventsUrl;
@@ -560,7 +563,10 @@ function buildPicture(picture, own) {
   return node;
 }
 
-/** Draws a centred square of a picture file; false when the browser cannot open it. @param {HTMLCanvasElement} canvas @param {File} file */
+/**
+ * Draws a centred square of a picture file; false when the browser cannot open it.
+ * @param {HTMLCanvasElement} canvas @param {File} file
+ */
 async function drawPreview(canvas, file) {
   if (!file.type.startsWith("image/") || !globalThis.createImageBitmap) return false;
   try {
@@ -915,6 +921,7 @@ function actionsFor(transfer) {
   return transfer.canRetry ? ["retry", "remove"] : ["remove"];
 }
 
+const ACTIONS = ["pause", "resume", "retry", "reload", "cancel", "remove"];
 let rows = 0;
 
 /** What one file looks like. */
@@ -927,8 +934,9 @@ class Row {
     const { file } = transfer;
     this.preview = element("div", { class: "rindle-preview" }, icon("file"));
     this.status = element("p", { class: "rindle-status", id: `rindle-status-${(rows += 1)}` });
-    this.bar = element("progress", { class: "rindle-progress", max: 100, "aria-label": fill(messages.progressOf, { name: file.name }) });
-    this.buttons = new Map(["pause", "resume", "retry", "reload", "cancel", "remove"].map((name) => [name, this.button(name, file, act)]));
+    const progressName = fill(messages.progressOf, { name: file.name });
+    this.bar = element("progress", { class: "rindle-progress", max: 100, "aria-label": progressName });
+    this.buttons = new Map(ACTIONS.map((name) => [name, this.button(name, file, act)]));
     this.node = element(
       "li",
       { class: "rindle-item" },
@@ -964,15 +972,24 @@ class Row {
 
   /** @param {Transfer} transfer */
   render(transfer) {
-    const percent = Math.floor((100 * transfer.loaded) / transfer.file.size) || 0;
-    const mark = transfer.state === "ready" || transfer.state === "error" ? [icon(transfer.state)] : [];
-    const counts = transfer.state === "sending" ? [element("span", { class: "rindle-percent", dir: "auto" }, fill(messages.percent, { percent }))] : [];
-    this.node.dataset.state = transfer.state;
-    this.status.replaceChildren(...mark, element("span", { dir: "auto" }, transfer.message), ...counts);
-    this.bar.hidden = ["ready", "error"].includes(transfer.state);
-    if (BUSY.has(transfer.state)) this.bar.removeAttribute("value");
+    const { state, loaded, file } = transfer;
+    const percent = Math.floor((100 * loaded) / file.size) || 0;
+    this.node.dataset.state = state;
+    this.write(transfer.message, state, percent);
+    this.bar.hidden = state === "ready" || state === "error";
+    if (BUSY.has(state)) this.bar.removeAttribute("value");
     else this.bar.value = percent;
     this.offer(actionsFor(transfer));
+  }
+
+  /** @param {string} message @param {string} state @param {number} percent */
+  write(message, state, percent) {
+    const parts = [element("span", { dir: "auto" }, message)];
+    if (state === "ready" || state === "error") parts.unshift(icon(state));
+    if (state === "sending") {
+      parts.push(element("span", { class: "rindle-percent", dir: "auto" }, fill(messages.percent, { percent })));
+    }
+    this.status.replaceChildren(...parts);
   }
 
   /** Shows these buttons and no others; a focus that would be lost goes to the nearest one. @param {string[]} names */
@@ -1005,7 +1022,10 @@ const unfinished = new Set();
 /** @param {BeforeUnloadEvent} event */
 const askBeforeLeaving = (event) => event.preventDefault();
 
-/** Asks before the page is left, and only while it matters: the listener costs the back-forward cache. @param {Element} node @param {boolean} busy */
+/**
+ * Asks before the page is left, and only while it matters: the listener costs the back-forward cache.
+ * @param {Element} node @param {boolean} busy
+ */
 function guardPage(node, busy) {
   if (busy) unfinished.add(node);
   else unfinished.delete(node);
@@ -1209,7 +1229,10 @@ export class RindleUpload extends Base {
     for (const transfer of [...this.#rows.keys()]) if (transfer !== successor) this.#drop(transfer);
   }
 
-  /** Coarse steps only: every change of the text, and a new quarter if nothing was said for a while. @param {Transfer} transfer @param {Row} row */
+  /**
+   * Coarse steps only: every change of the text, and a new quarter if nothing was said for a while.
+   * @param {Transfer} transfer @param {Row} row
+   */
   #announce({ state, message, file, loaded }, row) {
     const quarter = state === "sending" ? 25 * Math.floor((4 * loaded) / file.size) : 0;
     const { spoken } = row;
@@ -1301,7 +1324,10 @@ export class RindlePicture extends Base {
   }
 }
 
-/** A second copy of the module leaves the first one's elements alone. */
-for (const [name, constructor] of /** @type {[string, CustomElementConstructor][]} */ ([["rindle-upload", RindleUpload], ["rindle-picture", RindlePicture]])) {
+/** A second copy of the module leaves the first one's elements alone. @param {string} name @param {typeof HTMLElement} constructor */
+function define(name, constructor) {
   if (globalThis.customElements && !customElements.get(name)) customElements.define(name, constructor);
 }
+
+define("rindle-upload", RindleUpload);
+define("rindle-picture", RindlePicture);
