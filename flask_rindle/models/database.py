@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, cast
 
-from sqlalchemy import Connection, CursorResult, Engine, Insert, create_engine, event, insert
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, select
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Session
 
@@ -170,20 +170,25 @@ def _is_busy(error: DBAPIError) -> bool:
 
 
 def insert_unless_taken(session: Session, row: type[DeclarativeBase], values: dict[str, Any]) -> bool:
-    """Insert a row unless a unique key is taken; whether it was inserted.
+    """Insert a row, whose `id` is among the values, unless a unique key is taken; whether it was inserted.
 
     Waits for a concurrent transaction that holds the key, and needs no savepoint, which SQLite's
-    driver commits behind the caller's back.
+    driver commits behind the caller's back. Any other fault of the row raises.
     """
     session.flush()
-    result = session.execute(_insert_ignoring(session.get_bind().dialect.name, row).values(**values))
-    return cast("CursorResult[Any]", result).rowcount == 1
+    table = cast("Table", row.__table__)
+    session.execute(_insert_unless_taken(session.get_bind().dialect.name, table).values(**values))
+    # Counts of rows mean something else in every driver.
+    return session.scalar(select(table.c.id).where(table.c.id == values["id"])) is not None
 
 
-def _insert_ignoring(dialect: str, row: type[DeclarativeBase]) -> Insert:
+def _insert_unless_taken(dialect: str, table: Table) -> Insert:
     if dialect == "postgresql":
-        return postgresql.insert(row).on_conflict_do_nothing()
-    return insert(row).prefix_with("OR IGNORE" if dialect == "sqlite" else "IGNORE")
+        return postgresql.insert(table).on_conflict_do_nothing()
+    if dialect == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing()
+    # INSERT IGNORE would shorten texts and swallow broken foreign keys.
+    return mysql.insert(table).on_duplicate_key_update(id=table.c.id)
 
 
 def on_commit(session: Session, hook: Callable[[], object]) -> None:
