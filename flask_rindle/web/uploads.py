@@ -22,6 +22,7 @@ from flask_rindle.errors import (
     TooLarge,
 )
 from flask_rindle.models.asset import Asset
+from flask_rindle.models.states import SessionState
 from flask_rindle.models.upload import UploadSession
 from flask_rindle.storage.base import PresignedUpload
 from flask_rindle.templating import View, pending
@@ -53,7 +54,7 @@ def open_upload() -> ResponseReturnValue:
     announced = Announcement.of(
         _text(body, "filename"), _text(body, "content_type"), body.get("byte_size"), _text(body, "checksum")
     )
-    session = engine.uploads.open(ticket, announced)
+    session = _open_or_find(engine, ticket, announced)
     try:
         upload = _how(engine, session)
     except RindleError:
@@ -61,6 +62,17 @@ def open_upload() -> ResponseReturnValue:
         raise
     session, asset = engine.uploads.find(session.id)
     return _session_json(engine, ticket, session, asset, upload), HTTPStatus.CREATED
+
+
+def _open_or_find(engine: Engine, ticket: Ticket, announced: Announcement) -> UploadSession:
+    """A new session; or the one that was opened for this file when the answer was lost on its way."""
+    try:
+        return engine.uploads.open(ticket, announced)
+    except TicketUsed:
+        repeat = engine.uploads.find_repeat(ticket, announced)
+        if repeat is None or repeat.state not in (SessionState.INITIALIZED, SessionState.SIGNED):
+            raise
+        return repeat
 
 
 def show_upload(session_id: uuid.UUID) -> ResponseReturnValue:
@@ -155,9 +167,16 @@ def _form_limit(engine: Engine) -> int | None:
 
 def _next_path() -> str:
     """Where the form wants to go on: a path of this site, never another one."""
-    path = request.form.get("next", "")
+    path = _sent_next()
     is_local = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
     return path if is_local else (request.script_root or "/")
+
+
+def _sent_next() -> str:
+    try:
+        return request.form.get("next", "")
+    except RequestEntityTooLarge:
+        return ""
 
 
 def _problem_page(error: RindleError) -> Response:
@@ -167,7 +186,7 @@ def _problem_page(error: RindleError) -> Response:
         status=status.value,
         title=status.phrase,
         detail=error.public_message,
-        back=_next_path() if request.form else None,
+        back=_next_path() if _sent_next() else None,
         style_url=url_for("rindle.static", filename="rindle.css"),
     )
     response = make_response(page, status)

@@ -1,0 +1,134 @@
+"""The form route: the whole upload without script, and what its visitor reads when it fails."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import func, select
+from werkzeug.test import TestResponse
+
+from flask_rindle.models import Asset, UploadSession
+
+
+@pytest.fixture
+def submit(client: FlaskClient) -> Callable[..., TestResponse]:
+    def post(
+        ticket: str, data: bytes | None, *, name: str = "beach.jpg", accept: str = "text/html", **fields: Any
+    ) -> Any:
+        body: dict[str, Any] = {"ticket": ticket, **fields}
+        if data is not None:
+            body["file"] = (io.BytesIO(data), name, "image/jpeg")
+        answer = client.post("/rindle/uploads/form", data=body, headers={"Accept": accept})
+        answer.request.input_stream.close()  # the test client's own copy of a large body
+        return answer
+
+    return post
+
+
+def count(app: Flask, model: type[Any]) -> int:
+    with app.app_context():
+        return app.extensions["host"].db.session.scalar(select(func.count()).select_from(model))
+
+
+def test_a_form_uploads_and_goes_on(
+    app: Flask, user: Any, ticket: Callable[..., str], submit: Callable[..., Any], photo: Callable[..., bytes]
+) -> None:
+    answer = submit(ticket(owner=user, slot="avatar"), photo(), next="/members/1?x=y")
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/members/1?x=y")
+    with app.app_context():
+        host = app.extensions["host"]
+        assert host.db.session.get(host.User, user.id).avatar.asset.state == "ready"
+
+
+def test_a_form_can_answer_json(
+    client: FlaskClient, ticket: Callable[..., str], submit: Callable[..., Any], photo: Callable[..., bytes]
+) -> None:
+    answer = submit(ticket(), photo(), accept="application/json")
+    assert (answer.status_code, answer.json["state"]) == (201, "completed")
+    assert client.get(answer.json["state_url"]).json["settled"] is True
+
+
+@pytest.mark.parametrize(
+    "target", ["https://evil.example/", "//evil.example/", "/\\evil.example", "javascript:alert(1)", "", "/a\r\nX: y"]
+)
+def test_a_form_never_leads_to_another_site(
+    ticket: Callable[..., str], submit: Callable[..., Any], photo: Callable[..., bytes], target: str
+) -> None:
+    assert submit(ticket(), photo(), next=target).headers["Location"] == "/"
+
+
+def test_sending_the_same_form_twice_gives_one_asset(
+    app: Flask, ticket: Callable[..., str], submit: Callable[..., Any], photo: Callable[..., bytes]
+) -> None:
+    one = ticket()
+    answers = [submit(one, photo(), next="/done") for _ in range(2)]
+    assert [(a.status_code, a.headers["Location"]) for a in answers] == [(303, "/done")] * 2
+    assert count(app, Asset) == count(app, UploadSession) == 1
+
+
+def test_another_file_with_a_used_form_is_refused_in_words(
+    app: Flask, ticket: Callable[..., str], submit: Callable[..., Any], photo: Callable[..., bytes]
+) -> None:
+    one = ticket()
+    submit(one, photo())
+    answer = submit(one, photo(20, 20), next="/members/1")
+    assert answer.status_code == 409
+    assert "has been used already" in answer.text
+    assert 'href="/members/1"' in answer.text
+    assert count(app, Asset) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "sentence"),
+    [
+        (None, 422, "The file is empty"),
+        (b"", 422, "The file is empty"),
+        (b"x" * (8 * 1024 * 1024 + 1), 413, "at most 8 MB"),
+        (b"x" * (9 * 1024 * 1024), 413, "at most 8 MB"),
+    ],
+    ids=["no file", "empty", "over the limit", "over the form's limit"],
+)
+def test_refused_files_leave_nothing(
+    app: Flask,
+    ticket: Callable[..., str],
+    submit: Callable[..., Any],
+    data: bytes | None,
+    status: int,
+    sentence: str,
+) -> None:
+    answer = submit(ticket(), data)
+    assert answer.status_code == status
+    assert sentence in answer.text
+    assert count(app, Asset) == count(app, UploadSession) == 0
+
+
+def test_a_wrong_ticket_is_a_page_with_a_sentence(submit: Callable[..., Any], photo: Callable[..., bytes]) -> None:
+    answer = submit("nonsense", photo(), next="/x")
+    assert answer.status_code == 403
+    assert "Reload the page" in answer.text
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_a_refused_picture_frees_the_form_for_another(
+    app: Flask, client: FlaskClient, ticket: Callable[..., str], submit: Callable[..., Any], photo: Callable[..., bytes]
+) -> None:
+    one = ticket()
+    refused = submit(one, b"this is no picture", accept="application/json").json
+    state = client.get(refused["state_url"]).json
+    assert (state["state"], state["error"]["code"]) == ("quarantined", "type_refused")
+    assert submit(one, photo(), accept="application/json").status_code == 201
+
+
+def test_a_session_of_another_ticket_is_not_to_be_found(
+    ticket: Callable[..., str], announce: Callable[..., Any], submit: Callable[..., Any], photo: Callable[..., bytes]
+) -> None:
+    theirs = announce(ticket(), photo()).json["id"]
+    answer = submit(ticket(), photo(), accept="application/json", session=theirs)
+    assert (answer.status_code, answer.json["code"]) == (404, "not_found")
+    nonsense = submit(ticket(), photo(), accept="application/json", session="x")
+    assert (nonsense.status_code, nonsense.json["code"]) == (400, "malformed_request")
