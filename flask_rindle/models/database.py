@@ -8,16 +8,17 @@ host's connections keep their own settings.
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction
 
 from flask_rindle.errors import DatabaseBusy, OpenTransaction
 
@@ -113,9 +114,12 @@ class Database:
 
     def _set_up_connection(self, connection: Any, record: object) -> None:
         connection.isolation_level = None  # we say BEGIN, the driver does not
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        connection.execute("PRAGMA busy_timeout=0")
+        # Refused while somebody writes; it is kept in the file, so a later connection sets it for all.
+        with suppress(sqlite3.OperationalError):
+            connection.execute("PRAGMA journal_mode=WAL")
+        for pragma in ("synchronous=NORMAL", "foreign_keys=ON", f"busy_timeout={self._busy_timeout_ms}"):
             connection.execute(f"PRAGMA {pragma}")
-        connection.execute(f"PRAGMA busy_timeout={self._busy_timeout_ms}")
 
     def _begin(self, connection: Connection) -> None:
         mode = connection.get_execution_options().get("rindle_begin", "DEFERRED")
@@ -165,8 +169,8 @@ def translate_busy() -> Iterator[None]:
 
 def _is_busy(error: DBAPIError) -> bool:
     original = error.orig
-    code = getattr(original, "sqlstate", None) or next(iter(getattr(original, "args", ())), None)
-    return code in _BUSY_CODES or (isinstance(code, str) and code.startswith("database is locked"))
+    codes = (getattr(original, "sqlstate", None), *getattr(original, "args", ())[:1])
+    return any(code in _BUSY_CODES or str(code).startswith("database is locked") for code in codes)
 
 
 def insert_unless_taken(session: Session, row: type[DeclarativeBase], values: dict[str, Any]) -> bool:
@@ -192,16 +196,23 @@ def _insert_unless_taken(dialect: str, table: Table) -> Insert:
 
 
 def on_commit(session: Session, hook: Callable[[], object]) -> None:
-    """Call `hook` once the session's outermost transaction has been committed; never if it is undone."""
-    session.info.setdefault(_HOOKS, []).append(hook)
+    """Call `hook` once the session's outermost transaction has been committed; never if it is undone.
+
+    A savepoint that is undone takes its own hooks with it, and no others.
+    """
+    transaction = session.get_nested_transaction() or session.get_transaction() or session.begin()
+    session.info.setdefault(_HOOKS, []).append((transaction, hook))
 
 
 @event.listens_for(Session, "after_commit")
 def _run_hooks(session: Session) -> None:
-    if session.in_nested_transaction():
+    savepoint = session.get_nested_transaction()
+    if savepoint is not None:
+        hooks = session.info.get(_HOOKS, [])
+        hooks[:] = [(savepoint.parent if of is savepoint else of, hook) for of, hook in hooks]
         return
     _forget(session)
-    for hook in session.info.pop(_HOOKS, []):
+    for _, hook in session.info.pop(_HOOKS, []):
         try:
             hook()
         except Exception:
@@ -209,6 +220,8 @@ def _run_hooks(session: Session) -> None:
             log.exception("a hook after a commit failed")
 
 
-@event.listens_for(Session, "after_rollback")
-def _drop_hooks(session: Session) -> None:
-    session.info.pop(_HOOKS, None)
+@event.listens_for(Session, "after_transaction_end")
+def _drop_hooks(session: Session, transaction: SessionTransaction) -> None:
+    hooks = session.info.get(_HOOKS)
+    if hooks:
+        hooks[:] = [(of, hook) for of, hook in hooks if of is not transaction]
