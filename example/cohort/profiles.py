@@ -24,7 +24,7 @@ class PostImage(Profile):
     max_bytes = 16 * MB
     max_pixels = 80_000_000
     variants = {
-        "card": image.fill(960, 640, format="webp", upscale=True),
+        "card": image.fill(960, 640, format="webp", upscale=True, gravity="top"),
         "small": image.fit(480, format="webp"),
         "medium": image.fit(960, format="webp"),
         "large": image.fit(1600, format="webp", quality=82),

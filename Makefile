@@ -1,0 +1,31 @@
+# A new machine needs Python 3.11 or newer and make; the targets see to the rest.
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 5000
+PYTEST_ARGS ?=
+
+export PYTHON HOST PORT
+BIN := .venv/bin/python
+
+.PHONY: help demo test check
+
+help: ## what there is
+	@echo "make demo    serve the example at http://$(HOST):$(PORT) (PORT=5001 and HOST=0.0.0.0 change that)"
+	@echo "make test    run the tests, with coverage; PYTEST_ARGS='-k avatar --no-cov' chooses"
+	@echo "make check   look at style, types and the order of the modules"
+	@echo
+	@echo "PYTHON=python3.12 chooses another Python than python3."
+
+demo: ## set everything up and serve the example
+	@scripts/venv migrate
+	@scripts/demo
+
+test: ## set everything up and run the tests
+	@scripts/venv test
+	@scripts/system-packages
+	@RINDLE_REQUIRE_ALL="$${RINDLE_REQUIRE_ALL:-$${CI:+1}}" $(BIN) -m pytest --cov $(PYTEST_ARGS)
+
+check: ## lint, types, floors
+	@scripts/venv test,check
+	@scripts/check
