@@ -224,7 +224,7 @@ class Outbox:
             self._note(db_session, claim, outcome, error)
             if _update(db_session, *_held(claim), Job.rerun.is_(False), **self._ended(state)):
                 return
-            again = _update(db_session, *_held(claim), rerun=False, attempt=0, **_waiting(self._clock()))
+            again = _update(db_session, *_held(claim), attempt=0, **_waiting(self._clock()))
             if again:
                 self._send_after_commit(db_session, claim.id)
 
@@ -233,6 +233,9 @@ class Outbox:
     ) -> None:
         with self._database.transaction() as db_session:
             self._note(db_session, claim, outcome, error)
+            called_off = (Job.cancel_requested.is_(True), Job.rerun.is_(False))
+            if _update(db_session, *_held(claim), *called_off, **self._ended(JobState.CANCELLED)):
+                return
             if _update(db_session, *_held(claim), **_waiting(run_at), **values):
                 self._send_after_commit(db_session, claim.id)
 
@@ -282,6 +285,7 @@ def _waiting(run_at: datetime) -> dict[str, Any]:
         "lease": None,
         "lease_expires_at": None,
         "cancel_requested": False,
+        "rerun": False,
         "run_at": run_at,
     }
 
