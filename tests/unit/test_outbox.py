@@ -1,0 +1,492 @@
+"""The outbox: a job for every commit that needs one, run by one worker at a time, never lost."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select
+
+from flask_rindle.errors import SandboxFailed, StorageUnavailable
+from flask_rindle.models import Job, ProcessingRun
+from flask_rindle.models.database import Database
+from flask_rindle.outbox import (
+    LEASE_SECONDS,
+    MAX_ERROR_CHARACTERS,
+    MAX_ERRORS_KEPT,
+    POLICIES,
+    Claim,
+    JobKind,
+    JobPolicy,
+    Outbox,
+    Pulse,
+)
+from flask_rindle.testing.clock import FrozenClock
+from flask_rindle.types import new_id
+
+ASSET = new_id()
+
+
+@pytest.fixture
+def sent() -> list[uuid.UUID]:
+    return []
+
+
+@pytest.fixture
+def outbox(database: Database, clock: FrozenClock, sent: list[uuid.UUID]) -> Outbox:
+    outbox = Outbox(database, clock)
+    outbox.send = sent.append
+    return outbox
+
+
+def add(outbox: Outbox, kind: JobKind = JobKind.PROMOTE, asset_id: uuid.UUID = ASSET) -> None:
+    with outbox._database.transaction() as db_session:
+        outbox.add(db_session, kind, asset_id)
+
+
+def jobs(outbox: Outbox) -> list[Job]:
+    with outbox._database.reading() as db_session:
+        return list(db_session.scalars(select(Job).order_by(Job.id)))
+
+
+def job(outbox: Outbox) -> Job:
+    (only,) = jobs(outbox)
+    return only
+
+
+def outcomes(outbox: Outbox) -> list[str]:
+    with outbox._database.reading() as db_session:
+        return list(db_session.scalars(select(ProcessingRun.outcome).order_by(ProcessingRun.id)))
+
+
+def claimed(outbox: Outbox, worker: str = "w1") -> Claim:
+    claim = outbox.claim(worker)
+    assert claim is not None
+    return claim
+
+
+TROUBLE = StorageUnavailable("default", "a/b")
+
+
+class TestAdd:
+    def test_queues_one_job_and_sends_it_after_the_commit(self, outbox: Outbox, sent: list[uuid.UUID]) -> None:
+        with outbox._database.transaction() as db_session:
+            outbox.add(db_session, JobKind.PROMOTE, ASSET)
+            assert sent == []
+        queued = job(outbox)
+        assert sent == [queued.id]
+        assert (queued.state, queued.kind, queued.asset_id, queued.queue) == (
+            "queued",
+            "promote",
+            ASSET,
+            "rindle_promote",
+        )
+        assert (queued.attempt, queued.max_attempts) == (0, POLICIES[JobKind.PROMOTE].max_attempts)
+
+    def test_twice_makes_one_live_job(self, outbox: Outbox, sent: list[uuid.UUID]) -> None:
+        add(outbox)
+        add(outbox)
+        assert sent == [job(outbox).id]
+
+    def test_of_another_kind_or_asset_makes_another_job(self, outbox: Outbox) -> None:
+        add(outbox)
+        add(outbox, JobKind.PURGE)
+        add(outbox, JobKind.PROMOTE, new_id())
+        assert len(jobs(outbox)) == 3
+
+    def test_that_is_undone_leaves_and_sends_nothing(self, outbox: Outbox, sent: list[uuid.UUID]) -> None:
+        def fail() -> None:
+            with outbox._database.transaction() as db_session:
+                outbox.add(db_session, JobKind.PROMOTE, ASSET)
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            fail()
+        assert (jobs(outbox), sent) == ([], [])
+
+    def test_in_a_savepoint_that_is_undone_leaves_and_sends_nothing(
+        self, outbox: Outbox, sent: list[uuid.UUID]
+    ) -> None:
+        with outbox._database.transaction() as db_session:
+            outbox.add(db_session, JobKind.PURGE, ASSET)
+            savepoint = db_session.begin_nested()
+            outbox.add(db_session, JobKind.PROMOTE, ASSET)
+            savepoint.rollback()
+        assert sent == [job(outbox).id]
+        assert job(outbox).kind == "purge"
+
+    def test_while_it_runs_makes_it_run_once_more(
+        self, outbox: Outbox, sent: list[uuid.UUID], clock: FrozenClock
+    ) -> None:
+        add(outbox)
+        claim = claimed(outbox)
+        add(outbox)
+        add(outbox)
+        assert outbox.claim("w2") is None, "not before it has ended"
+        clock.tick(seconds=5)
+        outbox.succeed(claim)
+        again = claimed(outbox)
+        assert (again.id, again.attempt) == (claim.id, 1)
+        assert sent == [claim.id, claim.id]
+        outbox.succeed(again)
+        assert (job(outbox).state, outcomes(outbox)) == ("succeeded", ["succeeded", "succeeded"])
+
+    @pytest.mark.parametrize("end", ["fail", "call_off"])
+    def test_while_it_runs_counts_also_when_that_run_ends_badly(self, outbox: Outbox, end: str) -> None:
+        add(outbox)
+        claim = claimed(outbox)
+        add(outbox)
+        outbox.fail(claim, TROUBLE) if end == "fail" else outbox.call_off(claim)
+        assert (job(outbox).state, job(outbox).rerun) == ("queued", False)
+
+    def test_after_it_has_ended_makes_a_new_job(self, outbox: Outbox) -> None:
+        add(outbox)
+        outbox.succeed(claimed(outbox))
+        add(outbox)
+        assert [found.state for found in jobs(outbox)] == ["succeeded", "queued"]
+
+    def test_by_many_at_once_makes_one_live_job(self, outbox: Outbox) -> None:
+        start = threading.Barrier(4)
+
+        def race() -> None:
+            start.wait()
+            add(outbox)
+
+        with ThreadPoolExecutor(4) as pool:
+            for done in [pool.submit(race) for _ in range(4)]:
+                done.result()
+        assert job(outbox).state == "queued"
+
+
+class TestClaim:
+    def test_of_nothing_is_nothing(self, outbox: Outbox) -> None:
+        assert outbox.claim("w1") is None
+        assert outbox.claim("w1", job_id=new_id()) is None
+
+    def test_takes_the_job_with_a_lease_and_a_run(self, outbox: Outbox, clock: FrozenClock) -> None:
+        add(outbox)
+        claim = claimed(outbox)
+        running = job(outbox)
+        assert (claim.kind, claim.asset_id, claim.attempt, claim.worker) == (JobKind.PROMOTE, ASSET, 1, "w1")
+        assert (running.state, running.worker, running.lease) == ("running", "w1", claim.lease)
+        assert running.lease_expires_at == clock() + timedelta(seconds=LEASE_SECONDS)
+        with outbox._database.reading() as db_session:
+            run = db_session.get_one(ProcessingRun, claim.run_id)
+        assert (run.job_id, run.asset_id, run.outcome, run.attempt, run.worker, run.started_at) == (
+            claim.id,
+            ASSET,
+            "running",
+            1,
+            "w1",
+            clock(),
+        )
+
+    def test_hides_its_lease(self, outbox: Outbox) -> None:
+        add(outbox)
+        claim = claimed(outbox)
+        assert str(claim.lease) not in repr(claim)
+
+    def test_is_given_to_one_of_many(self, outbox: Outbox) -> None:
+        add(outbox)
+        start = threading.Barrier(4)
+
+        def race(worker: int) -> Claim | None:
+            start.wait()
+            return outbox.claim(str(worker))
+
+        with ThreadPoolExecutor(4) as pool:
+            claims = [done.result() for done in [pool.submit(race, n) for n in range(4)]]
+        assert len([claim for claim in claims if claim is not None]) == 1
+        assert outcomes(outbox) == ["running"]
+
+    def test_takes_the_job_that_is_due_first(self, outbox: Outbox, clock: FrozenClock) -> None:
+        first, second = new_id(), new_id()
+        add(outbox, asset_id=second)
+        clock.tick(seconds=-10)
+        add(outbox, asset_id=first)
+        clock.tick(seconds=10)
+        assert [claimed(outbox).asset_id, claimed(outbox).asset_id] == [first, second]
+
+    def test_of_one_job_takes_no_other(self, outbox: Outbox) -> None:
+        add(outbox)
+        add(outbox, asset_id=new_id())
+        wanted = jobs(outbox)[1].id
+        claim = outbox.claim("w1", job_id=wanted)
+        assert claim is not None
+        assert claim.id == wanted
+        assert outbox.claim("w1", job_id=wanted) is None
+
+    def test_keeps_to_its_queues(self, outbox: Outbox) -> None:
+        add(outbox)
+        assert outbox.claim("w1", queues=["rindle_purge"]) is None
+        assert outbox.claim("w1", queues=["rindle_purge", "rindle_promote"]) is not None
+
+    def test_past_jobs_that_others_take_meanwhile_goes_on(self, outbox: Outbox) -> None:
+        for _ in range(20):
+            add(outbox, asset_id=new_id())
+        with ThreadPoolExecutor(4) as pool:
+            taken = list(pool.map(lambda n: outbox.claim(str(n)), range(20)))
+        ids = [claim.id for claim in taken if claim is not None]
+        assert len(set(ids)) == len(ids)
+        while (claim := outbox.claim("last")) is not None:
+            ids.append(claim.id)
+        assert len(set(ids)) == len(ids) == 20
+
+
+class TestLease:
+    def test_that_runs_out_gives_the_job_to_another(self, outbox: Outbox, clock: FrozenClock) -> None:
+        add(outbox)
+        lost = claimed(outbox)
+        clock.tick(seconds=LEASE_SECONDS - 1)
+        assert outbox.claim("w2") is None
+        clock.tick(seconds=1)
+        found = claimed(outbox, "w2")
+        assert (found.id, found.attempt) == (lost.id, 2)
+        assert outcomes(outbox) == ["lost", "running"]
+
+    @pytest.mark.parametrize("verb", ["succeed", "fail", "retry", "release", "call_off"])
+    def test_that_ran_out_settles_nothing(
+        self, outbox: Outbox, clock: FrozenClock, sent: list[uuid.UUID], verb: str
+    ) -> None:
+        add(outbox)
+        lost = claimed(outbox)
+        clock.tick(seconds=LEASE_SECONDS)
+        claimed(outbox, "w2")
+        sent.clear()
+        getattr(outbox, verb)(*((lost, TROUBLE) if verb in ("fail", "retry") else (lost,)))
+        assert (job(outbox).state, job(outbox).worker, job(outbox).errors) == ("running", "w2", [])
+        assert outcomes(outbox) == ["lost", "running"]
+        assert sent == []
+
+    def test_that_ran_out_settles_nothing_of_a_rerun(self, outbox: Outbox, clock: FrozenClock) -> None:
+        """The wish to run once more stays with the worker who has the job now."""
+        add(outbox)
+        lost = claimed(outbox)
+        clock.tick(seconds=LEASE_SECONDS)
+        claimed(outbox, "w2")
+        add(outbox)
+        outbox.succeed(lost)
+        assert (job(outbox).state, job(outbox).rerun) == ("running", True)
+
+    def test_is_kept_by_heartbeats(self, outbox: Outbox, clock: FrozenClock) -> None:
+        add(outbox)
+        claim = claimed(outbox)
+        for _ in range(5):
+            clock.tick(seconds=LEASE_SECONDS - 1)
+            assert outbox.heartbeat(claim) is Pulse.OURS
+        assert outbox.claim("w2") is None
+
+    def test_a_heartbeat_hears_that_the_job_is_somebody_elses(self, outbox: Outbox, clock: FrozenClock) -> None:
+        add(outbox)
+        lost = claimed(outbox)
+        clock.tick(seconds=LEASE_SECONDS)
+        mine = claimed(outbox, "w2")
+        assert outbox.heartbeat(lost) is Pulse.LOST
+        assert outbox.heartbeat(mine) is Pulse.OURS
+        outbox.succeed(mine)
+        assert outbox.heartbeat(mine) is Pulse.LOST
+
+    def test_of_a_job_that_is_retried_is_let_go(self, outbox: Outbox, clock: FrozenClock) -> None:
+        add(outbox)
+        claim = claimed(outbox)
+        outbox.retry(claim, TROUBLE)
+        clock.tick(hours=1)
+        claimed(outbox, "w2")
+        outbox.succeed(claim)
+        assert job(outbox).state == "running"
+
+
+class TestEnd:
+    def test_success_frees_the_key(self, outbox: Outbox, clock: FrozenClock) -> None:
+        add(outbox)
+        outbox.succeed(claimed(outbox))
+        ended = job(outbox)
+        assert (ended.state, ended.live_key, ended.lease, ended.finished_at) == ("succeeded", None, None, clock())
+        assert outcomes(outbox) == ["succeeded"]
+        assert outbox.claim("w2") is None
+
+    def test_failure_is_remembered_on_job_and_run(self, outbox: Outbox, clock: FrozenClock) -> None:
+        add(outbox)
+        outbox.fail(claimed(outbox), TROUBLE)
+        ended = job(outbox)
+        assert (ended.state, ended.live_key) == ("failed", None)
+        assert ended.errors == [
+            {"attempt": 1, "at": clock().isoformat(), "code": "storage_unavailable", "detail": str(TROUBLE)}
+        ]
+        with outbox._database.reading() as db_session:
+            run = db_session.scalars(select(ProcessingRun)).one()
+        assert (run.outcome, run.error_code, run.error_detail, run.finished_at) == (
+            "failed",
+            "storage_unavailable",
+            str(TROUBLE),
+            clock(),
+        )
+
+    def test_an_error_of_somebody_else_is_named_by_its_class(self, outbox: Outbox) -> None:
+        add(outbox)
+        outbox.fail(claimed(outbox), ZeroDivisionError("x" * 9000))
+        (entry,) = job(outbox).errors
+        assert entry["code"] == "ZeroDivisionError"
+        assert len(entry["detail"]) == MAX_ERROR_CHARACTERS
+
+    def test_history_keeps_the_latest(self, outbox: Outbox, clock: FrozenClock) -> None:
+        add(outbox)
+        for _ in range(MAX_ERRORS_KEPT + 3):
+            clock.tick(hours=2)
+            outbox.retry(claimed(outbox), TROUBLE)
+        attempts = [entry["attempt"] for entry in job(outbox).errors]
+        assert attempts == list(range(4, MAX_ERRORS_KEPT + 4))
+
+    def test_retry_waits_and_sends(self, outbox: Outbox, clock: FrozenClock, sent: list[uuid.UUID]) -> None:
+        add(outbox)
+        claim = claimed(outbox)
+        outbox.retry(claim, TROUBLE)
+        assert sent == [claim.id, claim.id]
+        waiting = job(outbox)
+        assert (waiting.state, waiting.lease, waiting.live_key) == ("queued", None, f"promote:{ASSET}")
+        assert timedelta(seconds=1.5) <= waiting.run_at - clock() <= timedelta(seconds=2)
+        assert outbox.claim("w2") is None
+        clock.tick(seconds=2)
+        assert claimed(outbox, "w2").attempt == 2
+        assert outcomes(outbox) == ["retried", "running"]
+
+    def test_release_hands_back_without_a_mark(self, outbox: Outbox, sent: list[uuid.UUID]) -> None:
+        add(outbox)
+        claim = claimed(outbox)
+        outbox.release(claim)
+        assert (job(outbox).state, job(outbox).attempt, job(outbox).errors) == ("queued", 0, [])
+        again = claimed(outbox, "w2")
+        assert again.attempt == 1
+        assert outcomes(outbox) == ["released", "running"]
+        assert sent == [claim.id, claim.id]
+
+    @pytest.mark.parametrize("verb", ["retry", "release"])
+    def test_another_attempt_is_also_the_rerun_that_was_asked_for(
+        self, outbox: Outbox, clock: FrozenClock, verb: str
+    ) -> None:
+        add(outbox)
+        claim = claimed(outbox)
+        add(outbox)
+        outbox.retry(claim, TROUBLE) if verb == "retry" else outbox.release(claim)
+        clock.tick(hours=2)
+        outbox.succeed(claimed(outbox))
+        assert job(outbox).state == "succeeded"
+
+    def test_the_last_attempt_knows_that_it_is(self, outbox: Outbox) -> None:
+        add(outbox)
+        claim = claimed(outbox)
+        assert not claim.is_last_attempt
+        assert replace(claim, attempt=claim.max_attempts).is_last_attempt
+
+
+class TestCancel:
+    def cancel(self, outbox: Outbox, *kinds: JobKind) -> None:
+        with outbox._database.transaction() as db_session:
+            outbox.cancel(db_session, ASSET, kinds)
+
+    def test_of_what_waits_ends_it(self, outbox: Outbox, clock: FrozenClock) -> None:
+        add(outbox)
+        self.cancel(outbox, JobKind.PROMOTE)
+        ended = job(outbox)
+        assert (ended.state, ended.live_key, ended.finished_at) == ("cancelled", None, clock())
+        assert outbox.claim("w1") is None
+
+    def test_of_what_runs_asks_it_to_stop(self, outbox: Outbox) -> None:
+        add(outbox)
+        claim = claimed(outbox)
+        self.cancel(outbox, JobKind.PROMOTE)
+        assert outbox.heartbeat(claim) is Pulse.CANCEL
+        outbox.call_off(claim)
+        assert (job(outbox).state, outcomes(outbox)) == ("cancelled", ["cancelled"])
+
+    def test_takes_back_the_wish_to_run_once_more(self, outbox: Outbox) -> None:
+        add(outbox)
+        claim = claimed(outbox)
+        add(outbox)
+        self.cancel(outbox, JobKind.PROMOTE)
+        outbox.call_off(claim)
+        assert job(outbox).state == "cancelled"
+
+    def test_leaves_other_kinds_and_assets_alone(self, outbox: Outbox) -> None:
+        add(outbox, JobKind.PURGE)
+        add(outbox, JobKind.PROMOTE, new_id())
+        self.cancel(outbox, JobKind.PROMOTE, JobKind.VARIANTS)
+        assert [found.state for found in jobs(outbox)] == ["queued", "queued"]
+
+    def test_of_nothing_is_quiet(self, outbox: Outbox) -> None:
+        self.cancel(outbox, JobKind.PROMOTE)
+        assert jobs(outbox) == []
+
+    def test_then_wanted_again_runs_again(self, outbox: Outbox) -> None:
+        """Work that was called off while it ran, and asked for anew before it stopped, is not lost."""
+        add(outbox)
+        claim = claimed(outbox)
+        self.cancel(outbox, JobKind.PROMOTE)
+        add(outbox)
+        outbox.call_off(claim)
+        again = claimed(outbox)
+        assert outbox.heartbeat(again) is Pulse.OURS
+
+    @pytest.mark.parametrize("verb", ["retry", "release"])
+    def test_is_not_undone_by_a_worker_who_has_not_heard(self, outbox: Outbox, clock: FrozenClock, verb: str) -> None:
+        """Trouble, or a stop of the worker, that comes before its next heartbeat does not bring the work back."""
+        add(outbox)
+        claim = claimed(outbox)
+        self.cancel(outbox, JobKind.PROMOTE)
+        outbox.retry(claim, TROUBLE) if verb == "retry" else outbox.release(claim)
+        clock.tick(hours=2)
+        assert outbox.claim("w2") is None
+        assert job(outbox).state == "cancelled"
+
+    def test_is_not_undone_by_a_dead_worker(self, outbox: Outbox, clock: FrozenClock) -> None:
+        add(outbox)
+        claimed(outbox)
+        self.cancel(outbox, JobKind.PROMOTE)
+        clock.tick(seconds=LEASE_SECONDS)
+        again = outbox.claim("w2")
+        assert again is None or outbox.heartbeat(again) is Pulse.CANCEL
+
+
+class TestNextDue:
+    def test_is_nothing_without_jobs(self, outbox: Outbox) -> None:
+        assert outbox.next_due_at() is None
+        add(outbox)
+        outbox.succeed(claimed(outbox))
+        assert outbox.next_due_at() is None
+
+    def test_is_the_earliest_of_waiting_jobs_and_running_leases(self, outbox: Outbox, clock: FrozenClock) -> None:
+        add(outbox)
+        claim = claimed(outbox)
+        leased_until = clock() + timedelta(seconds=LEASE_SECONDS)
+        assert outbox.next_due_at() == leased_until
+        clock.tick(seconds=90)
+        add(outbox, JobKind.PURGE)
+        assert outbox.next_due_at() == leased_until
+        outbox.heartbeat(claim)
+        assert outbox.next_due_at() == clock()
+        assert outbox.next_due_at(["rindle_promote"]) == clock() + timedelta(seconds=LEASE_SECONDS)
+
+
+class TestPolicy:
+    @pytest.mark.parametrize("attempt", [1, 2, 3, 10, 30, 5000])
+    def test_delays_double_up_to_the_longest(self, attempt: int) -> None:
+        policy = JobPolicy("q", max_attempts=9)
+        whole = min(2 * 2 ** min(attempt - 1, 40), 3600)
+        for _ in range(50):
+            assert whole * 0.75 <= policy.delay(attempt).total_seconds() <= whole
+
+    def test_delays_are_spread(self) -> None:
+        assert len({JobPolicy("q", max_attempts=9).delay(5) for _ in range(20)}) > 1
+
+    def test_every_kind_has_one(self) -> None:
+        assert set(POLICIES) == set(JobKind)
+
+
+def test_a_failed_run_names_our_code(outbox: Outbox) -> None:
+    add(outbox)
+    outbox.retry(claimed(outbox), SandboxFailed("killed"))
+    assert job(outbox).errors[0]["code"] == "sandbox_failed"
