@@ -72,7 +72,9 @@ class Promotion:
         with self._tools.run_dir() as directory:
             path = directory / "source"
             self._fetch(session, path)
-            facts = self._tools.probe.probe(path, max_pixels=profile.max_pixels, stop=stop)
+            facts = self._tools.probe.probe(
+                path, allow_mime=profile.allow_mime, max_pixels=profile.max_pixels, stop=stop
+            )
             policy.check_content(
                 profile,
                 path=path,

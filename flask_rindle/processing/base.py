@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -64,8 +64,19 @@ def never() -> bool:
 class Probe(Protocol):
     """Looks at a file of any type, safely."""
 
-    def probe(self, source: Path, *, max_pixels: int | None = None, stop: Stop = never) -> MediaFacts:
-        """The facts; Cancelled once `stop()` is true. Raises MediaDamaged, TooManyPixels, SandboxFailed."""
+    def probe(
+        self,
+        source: Path,
+        *,
+        allow_mime: Collection[str] | None = None,
+        max_pixels: int | None = None,
+        stop: Stop = never,
+    ) -> MediaFacts:
+        """The facts; of a type that is not allowed only the type, because nothing opens it.
+
+        `stop()` becoming true ends the work: Cancelled. Raises MediaDamaged, TooManyPixels,
+        SandboxFailed.
+        """
         ...
 
 

@@ -67,7 +67,8 @@ def _answer(request: Request, descriptors: list[int]) -> dict[str, object]:
 
 def _probe(request: Request, source: BinaryIO, _targets: Sequence[BinaryIO]) -> dict[str, object]:
     content_type = sniff_type(source)
-    if content_type not in image.FORMATS:
+    wanted = request["allow_mime"] is None or content_type in request["allow_mime"]
+    if not wanted or content_type not in image.FORMATS:
         return {"content_type": content_type}
     return {"content_type": content_type, **image.inspect(source, content_type, request["max_pixels"])}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,21 @@ class FileProbe:
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
 
-    def probe(self, source: Path, *, max_pixels: int | None = None, stop: Stop = never) -> MediaFacts:
-        """The facts; Cancelled once `stop()` is true. Raises MediaDamaged, TooManyPixels, SandboxFailed."""
-        return self._sandbox.run("probe", {"max_pixels": max_pixels}, _facts, source=source, stop=stop)
+    def probe(
+        self,
+        source: Path,
+        *,
+        allow_mime: Collection[str] | None = None,
+        max_pixels: int | None = None,
+        stop: Stop = never,
+    ) -> MediaFacts:
+        """The facts; of a type that is not allowed only the type, because nothing opens it.
+
+        `stop()` becoming true ends the work: Cancelled. Raises MediaDamaged, TooManyPixels,
+        SandboxFailed.
+        """
+        request = {"max_pixels": max_pixels, "allow_mime": None if allow_mime is None else sorted(allow_mime)}
+        return self._sandbox.run("probe", request, _facts, source=source, stop=stop)
 
 
 def _facts(answer: object) -> MediaFacts:

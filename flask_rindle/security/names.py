@@ -46,10 +46,9 @@ def clean_filename(name: str | None) -> str:
 
 
 def _shorten(name: str) -> str:
-    extension = file_extension(name)
-    room = MAX_FILENAME_BYTES - len(extension.encode())
-    stem = name.removesuffix(extension).encode()[: max(room, 1)].decode(errors="ignore")
-    return stem + extension
+    ending = name[-len(file_extension(name)) :] if file_extension(name) else ""
+    stem = name.removesuffix(ending).encode()[: MAX_FILENAME_BYTES - len(ending)].decode(errors="ignore")
+    return stem + ending
 
 
 def file_extension(name: str) -> str:

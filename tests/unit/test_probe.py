@@ -259,7 +259,7 @@ class Liar:
     def __init__(self, answer):
         self.answer = answer
 
-    def run(self, operation, request, read, *, source):
+    def run(self, operation, request, read, *, source, stop):
         return read(self.answer)
 
 
@@ -287,3 +287,12 @@ def test_a_missing_file_is_the_callers_mistake(sandbox, tmp_path):
     with pytest.raises(FileNotFoundError):
         FileProbe(sandbox).probe(tmp_path / "nothing")
     assert not any(tmp_path.iterdir())
+
+
+def test_a_type_that_is_not_allowed_is_told_and_not_opened(probe):
+    """A decoder that nobody asked for is a door less: broken pixels of such a type are not even noticed."""
+    broken = drawn("GIF")[:60]
+    with pytest.raises(MediaDamaged):
+        probe(broken)
+    assert probe(broken, allow_mime={"image/png"}) == MediaFacts(kind="image", content_type="image/gif")
+    assert probe(drawn("GIF"), allow_mime={"image/gif"}).width == 64
