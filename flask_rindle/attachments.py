@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, func, inspect, select, tuple_, update
+from sqlalchemy import CursorResult, Select, func, inspect, select, tuple_, update
 from sqlalchemy.orm import Session, selectinload
 
 from flask_rindle.errors import NotDeliverable, NotFound, OwnerUnsaved, UnknownName
@@ -46,7 +46,15 @@ class Owners:
         identity = inspect(owner).mapper.primary_key_from_instance(owner)
         if any(part is None for part in identity):
             raise OwnerUnsaved(name)
-        return OwnerKey(name, ":".join(str(part) for part in identity))
+        return OwnerKey(name, _key_text(identity))
+
+
+def _key_text(identity: Sequence[object]) -> str:
+    parts = [str(part) for part in identity]
+    if len(parts) == 1:
+        return parts[0]
+    # ("a:b", "c") must not become ("a", "b:c").
+    return ":".join(part.replace("%", "%25").replace(":", "%3A") for part in parts)
 
 
 class Attachments:
@@ -67,22 +75,24 @@ class Attachments:
         self._hold(db_session, asset_id)
         place = {"owner_type": owner.type, "owner_id": owner.id, "slot": slot, "position": position}
         while not self._put(db_session, asset_id, place):
-            if self._replace(db_session, asset_id, place):
-                break
+            replaced = self._replace(db_session, asset_id, place)
+            if replaced is not None:
+                return replaced
             # It was taken and is free again: somebody emptied it between the two looks.
         return _standing_at(db_session, place)
 
     def append(self, db_session: Session, asset_id: uuid.UUID, owner: OwnerKey, slot: str) -> Attachment:
         """Put the asset behind the last one in the slot; quiet when it stands there already."""
+        self._hold(db_session, asset_id)
         mine = select(Attachment).filter_by(owner_type=owner.type, owner_id=owner.id, slot=slot)
         present = db_session.scalars(mine.where(Attachment.asset_id == asset_id)).first()
         if present is not None:
             return present
-        self._hold(db_session, asset_id)
+        last = db_session.scalar(select(func.max(mine.subquery().c.position)))
+        place = {"owner_type": owner.type, "owner_id": owner.id, "slot": slot, "position": -1 if last is None else last}
         while True:
-            last = db_session.scalar(select(func.max(mine.subquery().c.position)))
-            position = 0 if last is None else last + 1
-            place = {"owner_type": owner.type, "owner_id": owner.id, "slot": slot, "position": position}
+            # Counted on, not asked for again: a snapshot would give the same answer for ever.
+            place["position"] += 1
             if self._put(db_session, asset_id, place):
                 return _standing_at(db_session, place)
 
@@ -131,7 +141,7 @@ class Attachments:
         statement = alive.execution_options(synchronize_session=False)
         if cast("CursorResult[Any]", db_session.execute(statement)).rowcount:
             return
-        state = db_session.scalar(select(Asset.state).where(Asset.id == asset_id))
+        state = db_session.scalar(_latest(select(Asset.state).where(Asset.id == asset_id)))
         if state is None:
             raise NotFound("asset", asset_id)
         raise NotDeliverable(asset_id, state)
@@ -140,28 +150,35 @@ class Attachments:
         row = {"id": new_id(), "asset_id": asset_id, "created_at": self._clock(), **place}
         return insert_unless_taken(db_session, Attachment, row)
 
-    def _replace(self, db_session: Session, asset_id: uuid.UUID, place: Mapping[str, Any]) -> bool:
-        standing = db_session.scalars(select(Attachment).filter_by(**place).with_for_update()).one_or_none()
-        if standing is None:
-            return False
-        before = standing.asset_id
-        if before != asset_id:
+    def _replace(self, db_session: Session, asset_id: uuid.UUID, place: Mapping[str, Any]) -> Attachment | None:
+        """What stands at the place, now with this asset; None when nothing stands there."""
+        query = select(Attachment).filter_by(**place).with_for_update().execution_options(populate_existing=True)
+        standing = db_session.scalars(query).one_or_none()
+        if standing is not None and standing.asset_id != asset_id:
+            before = standing.asset_id
             standing.asset_id = asset_id
             standing.created_at = self._clock()
             db_session.flush()
+            db_session.expire(standing, ["asset"])
             self._let_go(db_session, before)
-        return True
+        return standing
 
     def _let_go(self, db_session: Session, asset_id: uuid.UUID) -> None:
         try:
             self._hold(db_session, asset_id)
         except (NotFound, NotDeliverable):
             return
-        if db_session.scalar(select(Attachment.id).where(Attachment.asset_id == asset_id).limit(1)) is None:
-            asset = db_session.get_one(Asset, asset_id, populate_existing=True)
+        shown = _latest(select(Attachment.id).where(Attachment.asset_id == asset_id).limit(1))
+        if db_session.scalar(shown) is None:
+            asset = db_session.get_one(Asset, asset_id, populate_existing=True, with_for_update=True)
             self.remove(db_session, asset)
 
 
 def _standing_at(db_session: Session, place: Mapping[str, Any]) -> Attachment:
     query = select(Attachment).filter_by(**place)
     return db_session.scalars(query.execution_options(populate_existing=True)).one()
+
+
+def _latest(query: Select[Any]) -> Select[Any]:
+    # A host's session on MariaDB answers from a snapshot, unless it is asked for a lock.
+    return query.with_for_update(read=True)
