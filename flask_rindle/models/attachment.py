@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from flask_rindle.models.asset import Asset
@@ -24,7 +24,7 @@ class Attachment(Base):
     id: Mapped[Id]
     asset_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("rindle_assets.id", ondelete="CASCADE"))
     owner_type: Mapped[Name]
-    owner_id: Mapped[Name]
+    owner_id: Mapped[str] = mapped_column(String(255))
     slot: Mapped[Name]
     position: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[Created]

@@ -55,7 +55,7 @@ class UploadSession(Timestamped, Base):
     ticket_place: Mapped[int | None]
     actor: Mapped[Label]
     owner_type: Mapped[OptionalName]
-    owner_id: Mapped[OptionalName]
+    owner_id: Mapped[Label]
     slot: Mapped[OptionalName]
     append: Mapped[bool] = mapped_column(default=False)
     expires_at: Mapped[datetime] = mapped_column(UTCDateTime)
