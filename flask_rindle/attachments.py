@@ -89,7 +89,8 @@ class Attachments:
         if present is not None:
             return present
         last = db_session.scalar(select(func.max(mine.subquery().c.position)))
-        place = {"owner_type": owner.type, "owner_id": owner.id, "slot": slot, "position": -1 if last is None else last}
+        place: dict[str, Any] = {"owner_type": owner.type, "owner_id": owner.id, "slot": slot}
+        place["position"] = -1 if last is None else last
         while True:
             # Counted on, not asked for again: a snapshot would give the same answer for ever.
             place["position"] += 1

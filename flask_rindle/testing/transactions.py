@@ -42,8 +42,9 @@ def no_io_in_transaction(*storages: type[Storage]) -> Iterator[None]:
     raised again at the end of the block. `storages`: further classes to watch.
     """
     broken: list[AssertionError] = []
+    watched: tuple[type[Storage], ...] = (Local, Memory, *storages)
     with ExitStack() as stack:
-        for cls in (Local, Memory, *storages):
+        for cls in watched:
             for verb in VERBS:
                 if verb in vars(cls):
                     stack.enter_context(patch.object(cls, verb, _guarded(cls, verb, broken)))
