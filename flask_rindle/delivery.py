@@ -13,6 +13,7 @@ from flask_rindle.models.asset import Asset, Variant
 from flask_rindle.models.states import DELIVERABLE, VariantState
 from flask_rindle.profiles import Profile, ProfileRegistry
 from flask_rindle.security.mime import OCTET_STREAM, may_show_inline
+from flask_rindle.security.names import clean_filename
 from flask_rindle.storage.base import Capability, LinkTerms, Storage
 from flask_rindle.types import Clock, Disposition
 
@@ -139,7 +140,7 @@ class Delivery:
             expires_in=None if profile.public else expires_in or self._until_window_ends(profile),
             content_type=content_type,
             disposition=disposition if may_show_inline(content_type) else "attachment",
-            filename=filename,
+            filename=clean_filename(filename),
         )
         url = storage.url(key, terms)
         signals.delivery_signed.send(profile.name, storage=storage.name, public=profile.public)

@@ -34,6 +34,8 @@ from flask_rindle.web.errors import status_of
 TICKET_HEADER = "Rindle-Ticket"
 # Room for the other fields of a form, and for its boundaries.
 FORM_OVERHEAD_BYTES = 64 * 1024
+# What one form without script may hold; with script every file is an upload of its own.
+FORM_FILES = 10
 
 
 def add_routes(blueprint: Blueprint) -> None:
@@ -121,21 +123,26 @@ def upload_form() -> ResponseReturnValue:
 
 
 def _take_form(engine: Engine) -> tuple[Ticket, uuid.UUID]:
+    """Take every file of the form; the session of the last one."""
     request.max_content_length = _form_limit(engine)
     try:
-        file = request.files.get("file")
+        files = [file for file in request.files.getlist("file") if file.filename]
     except RequestEntityTooLarge as error:
-        raise TooLarge((_form_limit(engine) or FORM_OVERHEAD_BYTES) - FORM_OVERHEAD_BYTES) from error
+        raise TooLarge(_largest_file(engine) or 0) from error
     ticket = engine.tickets.open(request.form.get("ticket", ""), actor=engine.host.actor())
-    if file is None or not file.filename:
+    if not files:
         raise EmptyUpload
+    return ticket, [_take_file(engine, ticket, file) for file in files][-1]
+
+
+def _take_file(engine: Engine, ticket: Ticket, file: FileStorage) -> uuid.UUID:
     if "session" in request.form:
         session, _ = _owned_by(engine, ticket, request.form["session"])
     else:
         session, is_repeat = _form_session(engine, ticket, file)
         if is_repeat:
-            return ticket, session.id
-    return ticket, engine.uploads.receive(session.id, cast("BinaryIO", file.stream)).session.id
+            return session.id
+    return engine.uploads.receive(session.id, cast("BinaryIO", file.stream)).session.id
 
 
 def _form_session(engine: Engine, ticket: Ticket, file: FileStorage) -> tuple[UploadSession, bool]:
@@ -159,10 +166,18 @@ def _announce(file: FileStorage) -> Announcement:
 
 
 def _form_limit(engine: Engine) -> int | None:
-    """The largest form that any profile could want; a profile without a limit lifts it."""
+    """The largest form that any profile could want; a profile without a limit lifts it.
+
+    Which profile it is stands in the ticket, and that is in the form.
+    """
+    largest = _largest_file(engine)
+    return None if largest is None else largest * FORM_FILES + FORM_OVERHEAD_BYTES
+
+
+def _largest_file(engine: Engine) -> int | None:
     limits = [profile.max_bytes for profile in engine.profiles]
     known = [limit for limit in limits if limit is not None]
-    return max(known) + FORM_OVERHEAD_BYTES if known and len(known) == len(limits) else None
+    return max(known) if known and len(known) == len(limits) else None
 
 
 def _next_path() -> str:

@@ -89,7 +89,7 @@ def test_another_file_with_a_used_form_is_refused_in_words(
         (None, 422, "The file is empty"),
         (b"", 422, "The file is empty"),
         (b"x" * (8 * 1024 * 1024 + 1), 413, "at most 8 MB"),
-        (b"x" * (9 * 1024 * 1024), 413, "at most 8 MB"),
+        (b"x" * (81 * 1024 * 1024), 413, "at most 8 MB"),
     ],
     ids=["no file", "empty", "over the limit", "over the form's limit"],
 )
@@ -132,3 +132,16 @@ def test_a_session_of_another_ticket_is_not_to_be_found(
     assert (answer.status_code, answer.json["code"]) == (404, "not_found")
     nonsense = submit(ticket(), photo(), accept="application/json", session="x")
     assert (nonsense.status_code, nonsense.json["code"]) == (400, "malformed_request")
+
+
+def test_a_form_takes_several_files_when_its_ticket_does(
+    app: Flask, client: FlaskClient, user: Any, ticket: Callable[..., str], photo: Callable[..., bytes]
+) -> None:
+    several = ticket(owner=user, slot="avatar", max_files=3)
+    files = [(io.BytesIO(photo(20 + n, 20)), f"{n}.jpg", "image/jpeg") for n in range(3)]
+    answer = client.post("/rindle/uploads/form", data={"ticket": several, "next": "/done", "file": files})
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/done")
+    with app.app_context():
+        host = app.extensions["host"]
+        shown = host.db.session.get(host.User, user.id).avatar.assets
+    assert [asset.filename for asset in shown] == ["0.jpg", "1.jpg", "2.jpg"]
