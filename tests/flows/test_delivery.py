@@ -72,13 +72,13 @@ def test_an_asset_that_has_not_passed_is_not_delivered(
 def test_a_life_that_the_caller_chooses(app: Flask, rindle: Rindle, asset: Any) -> None:
     with app.app_context():
         url = rindle.url(asset.id, expires_in=60)
-    assert app.test_client().get(url).headers["Cache-Control"] == "private, max-age=60"
+    assert app.test_client().get(url, buffered=True).headers["Cache-Control"] == "private, max-age=60"
 
 
 def test_a_download_has_the_name_that_it_is_given(app: Flask, rindle: Rindle, asset: Any) -> None:
     with app.app_context():
         url = rindle.url(asset.id, disposition="attachment", filename="../Porträt.jpg")
-    header = app.test_client().get(url).headers["Content-Disposition"]
+    header = app.test_client().get(url, buffered=True).headers["Content-Disposition"]
     assert header == "attachment; filename=\"Portrat.jpg\"; filename*=UTF-8''Portr%C3%A4t.jpg"
 
 

@@ -144,7 +144,7 @@ def test_what_a_browser_could_execute_leaves_as_an_attachment(make_app: Callable
         rindle = app.extensions["host"].rindle
         asset = rindle.upload(Anything, page, filename="page.html", content_type="image/png")
         url = rindle.url(asset.id, disposition="inline", filename='täg "x".html')
-    answer = app.test_client().get(url)
+    answer = app.test_client().get(url, buffered=True)
     assert answer.headers["Content-Type"].startswith("text/html")
     assert answer.headers["Content-Disposition"].startswith(
         "attachment; filename=\"tag _x_.html\"; filename*=UTF-8''t%C3%A4g"
@@ -165,7 +165,7 @@ def test_public_links_are_permanent_and_cacheable(
         first = rindle.url(asset.id)
         clock.tick(days=400)
         assert rindle.url(asset.id) == first
-    answer = app.test_client().get(first)
+    answer = app.test_client().get(first, buffered=True)
     assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
     assert answer.headers["Cross-Origin-Resource-Policy"] == "cross-origin"
 
