@@ -639,4 +639,4 @@ def format_bytes(count: int) -> str:
         if size < 1024 or unit == units[-1]:  # noqa: PLR2004 - the binary step
             break
         size /= 1024
-    return f"{size:.4g} {unit}"
+    return f"{f'{size:.1f}'.removesuffix('.0')} {unit}"

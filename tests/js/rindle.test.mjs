@@ -18,7 +18,7 @@ describe("words", () => {
   test("holes are filled and unknown ones stay", () => assert.equal(fill("{a} of {b}", { a: 0 }), "0 of {b}"));
 
   for (const [count, text] of [
-    [0, "0 bytes"], [1023, "1023 bytes"], [1024, "1 KB"], [1536, "1.5 KB"], [8 * MB, "8 MB"], [3481022, "3.32 MB"],
+    [0, "0 bytes"], [1023, "1023 bytes"], [1024, "1 KB"], [1536, "1.5 KB"], [8 * MB, "8 MB"], [3481022, "3.3 MB"],
     [2 * 1024 * MB, "2 GB"], [5 * 1024 ** 4, "5 TB"],
   ]) {
     test(`${count} bytes`, () => assert.equal(formatBytes(count), text));

@@ -75,7 +75,7 @@ export function formatBytes(count) {
     count /= 1024;
     unit += 1;
   }
-  return `${Number(count.toPrecision(4))} ${units[unit]}`;
+  return `${Number(count.toFixed(1))} ${units[unit]}`;
 }
 
 /* ----------------------------------------------------------------- checks */
