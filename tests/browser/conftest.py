@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http
 import http.client
 import io
 import os
@@ -238,14 +239,18 @@ def _free_port() -> int:
 
 def _wait_for_answer(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     ends_at = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-            connection.request("GET", "/sign-in")
-            connection.getresponse().read()
-            connection.close()
-            return
-        except OSError:
-            if process.poll() is not None or time.monotonic() > ends_at:
-                pytest.fail(f"the example did not start:\n{log.read_text()}")
-            time.sleep(0.05)
+    while not _answers(port):
+        if process.poll() is not None or time.monotonic() > ends_at:
+            pytest.fail(f"the example did not start:\n{log.read_text()}")
+        time.sleep(0.05)
+
+
+def _answers(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/sign-in")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()
