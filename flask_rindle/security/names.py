@@ -16,6 +16,8 @@ from flask_rindle.types import Disposition
 MAX_FILENAME_BYTES = 255
 FALLBACK_FILENAME = "upload"
 _WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_EDGES = "." + "".join(filter(str.isspace, map(chr, range(0x3001))))
 
 
 def incoming_key(session_id: uuid.UUID) -> str:
@@ -38,11 +40,16 @@ def clean_filename(name: str | None) -> str:
 
     Letters of every script are kept; at most 255 bytes of UTF-8, the extension kept.
     """
-    text = unicodedata.normalize("NFC", name or "").replace("\\", "/").rsplit("/", 1)[-1]
-    text = "".join(c for c in text if unicodedata.category(c)[0] != "C").strip().strip(".").strip()
-    if not text or text.partition(".")[0].lower() in _WINDOWS_DEVICES:
+    text = (name or "").replace("\\", "/").rsplit("/", 1)[-1]
+    text = "".join(c for c in text if unicodedata.category(c) not in _UNSEEN)
+    text = _trimmed(_shorten(_trimmed(unicodedata.normalize("NFC", text))))
+    if not text or text.partition(".")[0].rstrip().lower() in _WINDOWS_DEVICES:
         return FALLBACK_FILENAME + file_extension(text)
-    return _shorten(text)
+    return text
+
+
+def _trimmed(name: str) -> str:
+    return name.strip(_EDGES)
 
 
 def _shorten(name: str) -> str:
@@ -61,5 +68,5 @@ def content_disposition(disposition: Disposition, filename: str) -> str:
     """The header of RFC 6266, with an ASCII name for old readers and the real one beside it."""
     name = clean_filename(filename)
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    plain = "".join(c if c not in '"\\%' else "_" for c in plain).strip() or FALLBACK_FILENAME
+    plain = "".join(c if c not in '"\\%/' else "_" for c in plain).strip() or FALLBACK_FILENAME
     return f"{disposition}; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
