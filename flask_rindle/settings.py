@@ -110,7 +110,7 @@ def _check_numbers(values: Mapping[str, Any]) -> Iterator[str]:
 
 def _check_paths(values: Mapping[str, Any]) -> Iterator[str]:
     prefix, tmp_dir = values["RINDLE_URL_PREFIX"], values["RINDLE_TMP_DIR"]
-    if not isinstance(prefix, str) or not prefix.startswith("/") or prefix == "/":
+    if not isinstance(prefix, str) or not prefix.startswith("/") or not prefix.strip("/"):
         yield f"RINDLE_URL_PREFIX={prefix!r}; write a path such as /rindle"
     if tmp_dir is not None and not (isinstance(tmp_dir, (str, Path)) and Path(tmp_dir).is_dir()):
         yield f"RINDLE_TMP_DIR={tmp_dir!r} is no directory; make it, or leave it out"
