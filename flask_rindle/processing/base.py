@@ -42,7 +42,6 @@ class Made:
     size_bytes: int
     width: int | None = None
     height: int | None = None
-    thumbhash: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
