@@ -8,17 +8,19 @@ host's connections keep their own settings.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from flask_rindle.errors import DatabaseBusy, OpenTransaction
 
@@ -47,6 +49,15 @@ def in_transaction() -> bool:
     return bool(_open.sessions)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Binds:
+    """What sessions are bound to."""
+
+    writer: Engine
+    reader: Engine
+    is_own: bool
+
+
 class Database:
     """Short transactions of the library's own, and short reads."""
 
@@ -61,6 +72,8 @@ class Database:
         self._host_engine = host_engine
         self._host_session = host_session
         self._busy_timeout_ms = int(busy_timeout_seconds * 1000)
+        self._lock = threading.Lock()
+        self._made: _Binds | None = None
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -69,50 +82,50 @@ class Database:
         Rows stay readable afterwards. Raises DatabaseBusy, and on SQLite OpenTransaction when
         the calling thread would wait for its own uncommitted changes.
         """
-        with self._session(self._writer) as session:
+        with self._session(self._binds().writer) as session:
             yield session
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A short read that takes no write lock."""
-        with self._session(self._reader) as session:
+        with self._session(self._binds().reader) as session:
             yield session
 
     def dispose(self) -> None:
         """Close the library's own connections."""
-        if "_engine" in vars(self) and self._engine is not self._host_engine():
-            self._engine.dispose()
+        made = self._made
+        if made is not None and made.is_own:
+            made.reader.dispose()
 
     @contextmanager
     def _session(self, bind: Engine) -> Iterator[Session]:
         with translate_busy(), Session(bind, expire_on_commit=False) as session, _noted(session), session.begin():
             yield session
 
-    @cached_property
-    def _engine(self) -> Engine:
-        host = self._host_engine()
-        return self._sqlite_engine(host) if host.dialect.name == "sqlite" else host
+    def _binds(self) -> _Binds:
+        """Made at the first use, by one thread for all: the host's engine needs the app to be set up."""
+        with self._lock:
+            if self._made is None:
+                self._made = self._make_binds(self._host_engine())
+            return self._made
 
-    @cached_property
-    def _writer(self) -> Engine:
-        if self._engine.dialect.name == "sqlite":
-            return self._engine.execution_options(rindle_begin="IMMEDIATE")
+    def _make_binds(self, host: Engine) -> _Binds:
+        if host.dialect.name == "sqlite":
+            own = self._sqlite_engine(host)
+            return _Binds(writer=own.execution_options(rindle_begin="IMMEDIATE"), reader=own, is_own=True)
         # MariaDB's default would answer a compare-and-set from an old snapshot.
-        return self._engine.execution_options(isolation_level="READ COMMITTED")
-
-    @cached_property
-    def _reader(self) -> Engine:
-        if self._engine.dialect.name == "sqlite":
-            return self._engine
-        return self._engine.execution_options(isolation_level="READ COMMITTED")
+        committed = host.execution_options(isolation_level="READ COMMITTED")
+        return _Binds(writer=committed, reader=committed, is_own=False)
 
     def _sqlite_engine(self, host: Engine) -> Engine:
         engine = create_engine(host.url)
         event.listen(engine, "connect", self._set_up_connection)
+        event.listen(engine, "checkout", _refuse_after_fork)
         event.listen(engine, "begin", self._begin)
         return engine
 
-    def _set_up_connection(self, connection: Any, record: object) -> None:
+    def _set_up_connection(self, connection: Any, record: ConnectionPoolEntry) -> None:
+        record.info["pid"] = os.getpid()
         connection.isolation_level = None  # we say BEGIN, the driver does not
         connection.execute("PRAGMA busy_timeout=0")
         # Refused while somebody writes; it is kept in the file, so a later connection sets it for all.
@@ -154,6 +167,13 @@ def _noted(session: Session) -> Iterator[None]:
 def _forget(session: Session) -> None:
     if session in _open.sessions:
         _open.sessions.remove(session)
+
+
+def _refuse_after_fork(_connection: object, record: ConnectionPoolEntry, proxy: PoolProxiedConnection) -> None:
+    """An SQLite connection must not be carried over a fork; the pool makes a new one instead."""
+    if record.info["pid"] != os.getpid():
+        record.dbapi_connection = proxy.dbapi_connection = None  # type: ignore[misc]
+        raise DisconnectionError("the connection was made before a fork")
 
 
 @contextmanager

@@ -73,7 +73,7 @@ class TestTransaction:
     def test_a_compare_and_set_answers_from_the_present(self, database: Database, add_asset: AddAsset) -> None:
         """Also where the database's default is to answer from a snapshot, and reads come first."""
         asset = add_asset(width=1)
-        if database._writer.dialect.name == "sqlite":
+        if database._binds().writer.dialect.name == "sqlite":
             pytest.skip("SQLite has one writer at a time, who sees everything")
         with database.transaction() as mine:
             assert mine.scalar(select(Asset.width)) == 1
@@ -110,7 +110,7 @@ class TestBusy:
 
     def test_a_row_lock_that_stays_is_database_busy(self, database: Database, add_asset: AddAsset) -> None:
         add_asset()
-        dialect = database._writer.dialect.name
+        dialect = database._binds().writer.dialect.name
         if dialect == "sqlite":
             pytest.skip("SQLite locks the whole file")
         no_wait = (
@@ -203,7 +203,7 @@ class TestTheCallersOwnTransaction:
 class TestHooks:
     @pytest.fixture
     def session(self, database: Database) -> Iterator[Session]:
-        with Session(database._writer) as session:
+        with Session(database._binds().writer) as session:
             yield session
 
     @pytest.fixture
