@@ -12,7 +12,7 @@ BIN := .venv/bin/python
 
 help: ## what there is
 	@echo "make demo    serve the example at http://$(HOST):$(PORT) (PORT=5001 and HOST=0.0.0.0 change that)"
-	@echo "make test    run the tests, with coverage; PYTEST_ARGS='tests/unit --no-cov' chooses"
+	@echo "make test    run the tests, with coverage; PYTEST_ARGS=tests/unit runs these, without"
 	@echo "make check   look at style, types and the order of the modules"
 	@echo
 	@echo "PYTHON=python3.12 chooses another Python than python3."
@@ -24,7 +24,7 @@ demo: ## set everything up and serve the example
 test: ## set everything up and run the tests
 	@scripts/venv test
 	@scripts/system-packages
-	@RINDLE_REQUIRE_ALL="$${RINDLE_REQUIRE_ALL:-$${CI:+1}}" $(BIN) -m pytest $(PYTEST_ARGS) --cov
+	@RINDLE_REQUIRE_ALL="$${RINDLE_REQUIRE_ALL:-$${CI:+1}}" $(BIN) -m pytest $(or $(PYTEST_ARGS),--cov)
 
 check: ## lint, types, floors
 	@scripts/venv test,check
