@@ -24,7 +24,8 @@ class Authorizer(Protocol):
         """`action` is `view`; `subject` is a `flask_rindle.delivery.Subject`."""
 
 
-AuthorizerOption = Authorizer | Callable[[object, str, object], None]
+# The arguments of a function are left open: checkers take one in a class for a method and count `self` off.
+AuthorizerOption = Authorizer | Callable[..., None]
 
 
 class Profile:
