@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from sqlalchemy import CursorResult, Select, func, inspect, select, tuple_, update
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, selectinload
 
 from flask_rindle.errors import NotDeliverable, NotFound, OwnerUnsaved, UnknownName
 from flask_rindle.lifecycle import move
 from flask_rindle.models.asset import Asset
 from flask_rindle.models.attachment import Attachment
-from flask_rindle.models.database import insert_unless_taken
+from flask_rindle.models.database import insert_unless_taken, is_busy
 from flask_rindle.models.states import AssetState
 from flask_rindle.outbox import JobKind, Outbox
 from flask_rindle.types import Clock, new_id
@@ -160,7 +161,6 @@ class Attachments:
             standing.asset_id = asset_id
             standing.created_at = self._clock()
             db_session.flush()
-            db_session.expire(standing, ["asset"])
             self._let_go(db_session, before)
         return standing
 
@@ -169,10 +169,25 @@ class Attachments:
             self._hold(db_session, asset_id)
         except (NotFound, NotDeliverable):
             return
-        shown = _latest(select(Attachment.id).where(Attachment.asset_id == asset_id).limit(1))
-        if db_session.scalar(shown) is None:
+        if not _is_shown(db_session, asset_id):
             asset = db_session.get_one(Asset, asset_id, populate_existing=True, with_for_update=True)
             self.remove(db_session, asset)
+
+
+def _is_shown(db_session: Session, asset_id: uuid.UUID) -> bool:
+    """Whether anybody shows the asset; somebody who is about to stop counts, and asks again when he does.
+
+    The caller holds the asset, so nobody can begin to show it.
+    """
+    shown = select(Attachment.id).where(Attachment.asset_id == asset_id).limit(1)
+    if db_session.get_bind().dialect.name in ("postgresql", "sqlite"):
+        return db_session.scalar(shown) is not None
+    try:
+        return db_session.scalar(shown.with_for_update(read=True, nowait=True)) is not None
+    except OperationalError as error:
+        if is_busy(error):
+            return True
+        raise
 
 
 def _standing_at(db_session: Session, place: Mapping[str, Any]) -> Attachment:

@@ -182,12 +182,13 @@ def translate_busy() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        if _is_busy(error):
+        if is_busy(error):
             raise DatabaseBusy from error
         raise
 
 
-def _is_busy(error: DBAPIError) -> bool:
+def is_busy(error: DBAPIError) -> bool:
+    """Whether a lock of somebody else's was in the way."""
     original = error.orig
     codes = (getattr(original, "sqlstate", None), *getattr(original, "args", ())[:1])
     return any(code in _BUSY_CODES or str(code).startswith("database is locked") for code in codes)
