@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 from flask import current_app, has_app_context
 from sqlalchemy import event
-from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
 from flask_rindle.models.database import in_transaction
 from flask_rindle.storage.base import Storage
@@ -78,8 +78,8 @@ def _noticing_writes() -> Iterator[None]:
     listeners: list[tuple[str, Callable[..., None], bool]] = [
         ("after_flush", _after_flush, False),
         ("do_orm_execute", _on_execute, False),
-        ("after_commit", _after_end, True),
-        ("after_rollback", _after_end, True),
+        ("after_commit", _after_commit, True),
+        ("after_transaction_end", _after_end, False),
     ]
     for name, listener, first in listeners:
         event.listen(Session, name, listener, insert=first)
@@ -100,6 +100,11 @@ def _on_execute(state: ORMExecuteState) -> None:
         _written.sessions.add(state.session)
 
 
-def _after_end(session: Session) -> None:
+def _after_commit(session: Session) -> None:
     if not session.in_nested_transaction():
+        _written.sessions.discard(session)
+
+
+def _after_end(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
         _written.sessions.discard(session)

@@ -100,7 +100,7 @@ def test_bytes_beside_uncommitted_rows_of_the_host_are_caught(app: Flask, engine
         assert caught(act)
 
 
-@pytest.mark.parametrize("end", ["commit", "rollback"])
+@pytest.mark.parametrize("end", ["commit", "rollback", "close"])
 def test_bytes_after_the_hosts_transaction_are_fine(app: Flask, engine: Engine, end: str) -> None:
     host = app.extensions["host"]
 
