@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import Engine, event, select
+from sqlalchemy import Engine, event, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from flask_rindle.attachments import Attachments, OwnerKey, Owners
@@ -152,11 +152,14 @@ class TestAttach:
         database: Database,
         add_asset: AddAsset,
         purges: Callable[[], set[uuid.UUID]],
+        clock: FrozenClock,
     ) -> None:
-        asset = add_asset()
+        asset, begun = add_asset(), clock()
         first = attachments.attach(host, asset.id, ANN, "avatar").id
         host.commit()
-        assert attachments.attach(host, asset.id, ANN, "avatar").id == first
+        clock.tick(hours=1)
+        again = attachments.attach(host, asset.id, ANN, "avatar")
+        assert (again.id, again.created_at) == (first, begun)
         host.commit()
         assert (state(database, asset), purges()) == ("ready", set())
 
@@ -230,6 +233,37 @@ class TestAttach:
         attachments.attach(host, new.id, ANN, "avatar")
         host.commit()
         assert (state(database, shared), purges()) == ("ready", set())
+
+    def test_neither_waits_for_who_stops_showing_the_same_nor_counts_on_it(
+        self,
+        attachments: Attachments,
+        host: Session,
+        database: Database,
+        add_asset: AddAsset,
+        purges: Callable[[], set[uuid.UUID]],
+        sql_engine: Engine,
+    ) -> None:
+        """Two owners who replace one shared asset at the same time would wait for each other."""
+        if sql_engine.dialect.name == "sqlite":
+            pytest.skip("SQLite has one writer at a time")
+        shared, first, second = add_asset(), add_asset(), add_asset()
+        for owner in (ANN, BOB):
+            attachments.attach(host, shared.id, owner, "avatar")
+        host.commit()
+        limit = (
+            "SET lock_timeout = 500" if sql_engine.dialect.name == "postgresql" else "SET innodb_lock_wait_timeout = 1"
+        )
+        with Session(sql_engine) as other:
+            mine = other.scalars(select(Attachment).filter_by(owner_id=BOB.id)).one()
+            mine.asset_id = second.id
+            other.flush()
+            host.execute(text(limit))
+            attachments.attach(host, first.id, ANN, "avatar")
+            host.commit()
+            assert (state(database, shared), purges()) == ("ready", set()), "the other may still roll back"
+            attachments._let_go(other, shared.id)
+            other.commit()
+        assert (state(database, shared), purges()) == ("deleted", {shared.id})
 
     def test_calls_off_the_work_on_what_it_replaces(
         self, attachments: Attachments, outbox: Outbox, host: Session, database: Database, add_asset: AddAsset

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
-from sqlalchemy import create_engine, select
+from sqlalchemy import create_engine, select, text
 from sqlalchemy.orm import Session
 
 from flask_rindle import signals
-from flask_rindle.errors import LostRace, TransitionRefused
+from flask_rindle.errors import DatabaseBusy, LostRace, TransitionRefused
 from flask_rindle.lifecycle import ASSET, PROVIDER_ASSET, TABLES, UPLOAD_SESSION, VARIANT, move, roll_up, rolled_up
 from flask_rindle.models import Asset, Event, ProviderAsset, UploadSession, Variant, metadata
 from flask_rindle.models.database import Database
@@ -318,6 +318,24 @@ class TestRollUp:
     def test_of_an_asset_that_is_gone_is_quiet(self, database: Database, clock: FrozenClock) -> None:
         with database.transaction() as db_session:
             roll_up(db_session, new_id(), now=clock())
+
+    def test_holds_the_asset_until_the_commit(
+        self, database: Database, add_asset: AddAsset, clock: FrozenClock, sql_engine: Any
+    ) -> None:
+        """Also when nothing is written: of two who look at once, both would miss the other's variant."""
+        if sql_engine.dialect.name == "sqlite":
+            pytest.skip("SQLite has one writer at a time")
+        asset = add_asset(state="ready")
+        no_wait = {"postgresql": "SET LOCAL lock_timeout = 1", "mysql": "SET SESSION innodb_lock_wait_timeout = 0"}
+
+        def look_twice() -> None:
+            with database.transaction() as first, database.transaction() as second:
+                roll_up(first, asset.id, now=clock())
+                second.execute(text(no_wait.get(sql_engine.dialect.name, no_wait["mysql"])))
+                roll_up(second, asset.id, now=clock())
+
+        with pytest.raises(DatabaseBusy):
+            look_twice()
 
     def test_of_variants_that_end_together_sees_them_all(
         self, database: Database, add_asset: AddAsset, clock: FrozenClock
