@@ -133,8 +133,8 @@ class TestBusy:
 
 @pytest.fixture
 def patient(make_app: Callable[..., Flask]) -> Iterator[Flask]:
-    """An app on SQLite that would wait an hour for a lock: what it refuses, it refuses at once."""
-    app = make_app(SQLALCHEMY_ENGINE_OPTIONS={"connect_args": {"timeout": 3600}})
+    """An app on SQLite that would wait a minute for a lock: what it refuses, it refuses at once."""
+    app = make_app(SQLALCHEMY_ENGINE_OPTIONS={"connect_args": {"timeout": 60}})
     with app.app_context():
         yield app
 
@@ -174,7 +174,7 @@ class TestTheCallersOwnTransaction:
             db_session.add(asset_row())
         host.db.session.rollback()
         with database.transaction() as db_session:
-            assert db_session.execute(text("PRAGMA busy_timeout")).scalar() == 3_600_000
+            assert db_session.execute(text("PRAGMA busy_timeout")).scalar() == 60_000
 
     def test_does_not_keep_the_file_from_wal_for_ever(self, patient: Flask) -> None:
         """The switch is refused while the host writes, and made by the next connection."""
