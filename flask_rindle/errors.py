@@ -349,7 +349,8 @@ class TypeRefused(RejectedUpload):
     def __init__(self, content_type: str, allowed: Iterable[str]) -> None:
         self.content_type = content_type
         self.allowed = tuple(sorted(allowed))
-        super().__init__(f"Files of type {content_type} are not accepted here. Send {', '.join(self.allowed)}.")
+        names = ", ".join(type_name(known) for known in self.allowed)
+        super().__init__(f"Files of type {content_type} are not accepted here. Send {names}.")
 
     @property
     def facts(self) -> dict[str, object]:
@@ -629,6 +630,22 @@ class Cancelled(RindleError):
 
     def __init__(self) -> None:
         super().__init__("The work was cancelled.")
+
+
+_TYPE_NAMES = {
+    "image/jpeg": "JPEG",
+    "image/webp": "WebP",
+    "image/svg+xml": "SVG",
+    "video/webm": "WebM",
+    "video/quicktime": "MOV",
+}
+
+
+def type_name(content_type: str) -> str:
+    """A media type for people: `JPEG` for `image/jpeg`."""
+    family, _, subtype = content_type.partition("/")
+    plain = subtype.removeprefix("x-").upper() if family in ("image", "video", "audio") else content_type
+    return _TYPE_NAMES.get(content_type, plain)
 
 
 def format_bytes(count: int) -> str:

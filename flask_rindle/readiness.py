@@ -25,6 +25,7 @@ from flask_rindle.events.base import Wakeups
 from flask_rindle.models.asset import Asset
 from flask_rindle.models.database import Database
 from flask_rindle.models.event import Event
+from flask_rindle.models.states import SETTLED
 
 log = logging.getLogger("flask_rindle.events")
 
@@ -90,6 +91,11 @@ class Feed:
         if asset is None:
             raise NotFound("asset", asset_id)
         return asset
+
+    def unsettled(self, assets: Collection[uuid.UUID]) -> set[uuid.UUID]:
+        """Those of the assets that will still change by themselves."""
+        with self._database.reading() as db_session:
+            return set(db_session.scalars(select(Asset.id).where(Asset.id.in_(assets), Asset.state.not_in(SETTLED))))
 
     def since(self, assets: Collection[uuid.UUID], after_id: int) -> list[Change]:
         """What was committed for these assets after an id, oldest first."""

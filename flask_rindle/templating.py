@@ -8,20 +8,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from flask import has_request_context, request, url_for
 from sqlalchemy import inspect
 
 from flask_rindle.engine import Engine, current_engine
-from flask_rindle.errors import InvalidToken, NotAuthorized, NotFound, format_bytes
+from flask_rindle.errors import ExpiredToken, InvalidToken, NotAuthorized, NotFound, format_bytes, type_name
 from flask_rindle.models.asset import Asset, Variant
 from flask_rindle.models.states import DELIVERABLE, SETTLED, AssetState
 from flask_rindle.profiles import Profile
-from flask_rindle.security.mime import EXTENSIONS, may_show_inline
+from flask_rindle.security.mime import may_show_inline
 from flask_rindle.security.tokens import Purpose
 from flask_rindle.slots import Slot, ticket_for
+from flask_rindle.uploads.tickets import Ticket
 
 VIEW_TTL = timedelta(hours=1)
+NOTICE_TTL = timedelta(minutes=10)
+# The query parameter with which a form without script hears what became of its file.
+NOTICE_PARAMETER = "rindle"
+PENDING_NOTICE = "The file has arrived and is being checked. Reload the page to see it."
 # The first that a browser knows wins, so the best compression stands first.
 _FORMAT_ORDER = ("image/avif", "image/webp", "image/png", "image/jpeg")
 
@@ -84,6 +90,14 @@ class PictureData:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """What became of the file that this form sent last, without script."""
+
+    is_refusal: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UploadData:
     """What the upload macro prints."""
 
@@ -96,6 +110,7 @@ class UploadData:
     next: str
     field_id: str
     multiple: bool
+    notice: Notice | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,9 +188,10 @@ class RindleTemplates:
             accept=", ".join(sorted(declared.allow_mime)) if declared.allow_mime else None,
             max_bytes=declared.max_bytes,
             hint=hint_for(declared),
-            next=next or (request.full_path.rstrip("?") if has_request_context() else "/"),
+            next=next or _this_page(),
             field_id=f"rindle-{secrets.token_hex(6)}",
             multiple=max_files > 1,
+            notice=_notice(engine, ticket),
         )
 
     def picture(
@@ -193,19 +209,58 @@ class RindleTemplates:
         return picture_data(current_engine(), shown, View.of(variants=variants, alt=alt, sizes=sizes))
 
 
+def _this_page() -> str:
+    """The path of the page that is being rendered, to come back to."""
+    if not has_request_context():
+        return "/"
+    return without_notice(request.full_path.rstrip("?"))
+
+
+def without_notice(path: str) -> str:
+    """The path without the parameter of an earlier form."""
+    parts = urlsplit(path)
+    kept = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True) if key != NOTICE_PARAMETER]
+    return urlunsplit(parts._replace(query=urlencode(kept)))
+
+
+def with_notice(engine: Engine, path: str, ticket: Ticket, asset_id: uuid.UUID) -> str:
+    """The path, with a token by which the form of the same ticket's place tells what became of its file."""
+    payload = {"asset": asset_id.hex, "place": _place(ticket)}
+    token = engine.tokens.sign(Purpose.NOTICE, payload, expires_at=engine.clock() + NOTICE_TTL)
+    parts = urlsplit(without_notice(path))
+    query = "&".join(part for part in (parts.query, urlencode({NOTICE_PARAMETER: token})) if part)
+    return urlunsplit(parts._replace(query=query))
+
+
+def _place(ticket: Ticket) -> list[str | None]:
+    owner = ticket.owner
+    return [ticket.profile, None if owner is None else owner.type, None if owner is None else owner.id, ticket.slot]
+
+
+def _notice(engine: Engine, ticket: Ticket) -> Notice | None:
+    """What the visitor of a form without script has to know, if this is the form."""
+    token = request.args.get(NOTICE_PARAMETER) if has_request_context() else None
+    if token is None:
+        return None
+    try:
+        payload = engine.tokens.open(Purpose.NOTICE, token)
+        asset = engine.feed.asset(uuid.UUID(payload["asset"]))
+    except (InvalidToken, ExpiredToken, NotFound):
+        return None
+    if payload["place"] != _place(ticket):
+        return None
+    if asset.state == AssetState.QUARANTINED:
+        return Notice(is_refusal=True, text=asset.error_detail or "")
+    return None if asset.state in SETTLED else Notice(is_refusal=False, text=PENDING_NOTICE)
+
+
 def hint_for(profile: type[Profile]) -> str | None:
     """What may be sent, in words: `JPEG, PNG or WebP, up to 8 MB`."""
-    names = sorted(_type_name(content_type) for content_type in profile.allow_mime or ())
+    names = sorted(type_name(content_type) for content_type in profile.allow_mime or ())
     listed = " or ".join(part for part in (", ".join(names[:-1]), names[-1]) if part) if names else ""
     limit = f"up to {format_bytes(profile.max_bytes)}" if profile.max_bytes else ""
     text = ", ".join(part for part in (listed, limit) if part)
     return (text[0].upper() + text[1:]) if text else None
-
-
-def _type_name(content_type: str) -> str:
-    names = {"image/jpeg": "JPEG", "image/webp": "WebP", "video/mp4": "MP4", "video/webm": "WebM"}
-    extensions = EXTENSIONS.get(content_type)
-    return names.get(content_type) or (extensions[0][1:].upper() if extensions else content_type)
 
 
 def picture_data(engine: Engine, asset: Asset, view: View) -> PictureData:

@@ -150,8 +150,10 @@ class Promotion:
         owner = OwnerKey(session.owner_type, session.owner_id)
         if session.append:
             self._tools.attachments.append(db_session, asset.id, owner, session.slot)
-        else:
-            self._tools.attachments.attach(db_session, asset.id, owner, session.slot)
+            return
+        self._tools.attachments.attach(db_session, asset.id, owner, session.slot)
+        # A slot holds one asset however often it is replaced, so the same form may replace it again.
+        _free_place(db_session, session)
 
     def _quarantine(self, asset: Asset, session: UploadSession, refusal: RejectedUpload) -> None:
         """Keep the verdict, give the ticket's place back, and let the purge remove the bytes."""
@@ -167,6 +169,10 @@ class Promotion:
                 error_code=refusal.code,
                 error_detail=refusal.public_message,
             )
-            owner = db_session.get_one(UploadSession, session.id)
-            owner.ticket_place = None
+            _free_place(db_session, session)
             self._tools.outbox.add(db_session, JobKind.PURGE, asset.id)
+
+
+def _free_place(db_session: Session, session: UploadSession) -> None:
+    """Let the session's ticket be used for another file."""
+    db_session.get_one(UploadSession, session.id).ticket_place = None

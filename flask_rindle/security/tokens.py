@@ -23,6 +23,7 @@ class Purpose(StrEnum):
     EVENTS = "rindle.events"
     FILE = "rindle.file"
     PUT = "rindle.put"
+    NOTICE = "rindle.notice"
 
 
 class Tokens:

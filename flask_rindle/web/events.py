@@ -6,19 +6,24 @@ import time
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
+from http import HTTPStatus
 
 from flask import Blueprint, Response, json, request
 from flask.typing import ResponseReturnValue
 
 from flask_rindle.engine import Engine, current_engine
+from flask_rindle.models.states import SETTLED
 from flask_rindle.readiness import Change
 from flask_rindle.security.tokens import Purpose
 from flask_rindle.templating import asset_state, open_view
 
-HEARTBEAT = timedelta(seconds=15)
+# How long a closed connection may hold its thread before we notice.
+HEARTBEAT = timedelta(seconds=5)
 # A stream holds a thread, so it ends by itself; the browser resumes where it was.
 STREAM_SECONDS = 60.0
 RETRY_MS = 2000
+# What fits a signed 64-bit column.
+MAX_ID_DIGITS = 18
 
 
 def add_routes(blueprint: Blueprint) -> None:
@@ -39,12 +44,18 @@ def events() -> ResponseReturnValue:
     engine = current_engine()
     payload = engine.tokens.open(Purpose.EVENTS, request.args.get("token", ""))
     assets = [uuid.UUID(text) for text in payload["assets"]]
-    after = request.headers.get("Last-Event-ID", "")
-    # Without an id everything is told, so that nothing is missed between a page and its stream.
+    after_id = _last_event_id()
+    if after_id and not engine.feed.unsettled(assets) and not engine.feed.since(assets, after_id):
+        return "", HTTPStatus.NO_CONTENT  # tells a browser not to connect again
     changes = _live if _has_threads() else _once
-    stream = changes(engine, assets, int(after) if after.isdecimal() else 0)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return Response(stream, mimetype="text/event-stream", headers=headers)
+    return Response(changes(engine, assets, after_id), mimetype="text/event-stream", headers=headers)
+
+
+def _last_event_id() -> int:
+    """Where to go on. Without an id everything is told, so that nothing is missed between a page and its stream."""
+    text = request.headers.get("Last-Event-ID", "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_ID_DIGITS else 0
 
 
 def _has_threads() -> bool:
@@ -61,9 +72,12 @@ def _live(engine: Engine, assets: list[uuid.UUID], after_id: int) -> Iterator[st
     ends_at = time.monotonic() + STREAM_SECONDS
     with engine.feed.subscribe(assets) as subscription:
         yield from _once(engine, assets, after_id)
-        while time.monotonic() < ends_at and not subscription.is_cut:
+        waiting = engine.feed.unsettled(assets)
+        while waiting and time.monotonic() < ends_at and not subscription.is_cut:
             change = subscription.next(HEARTBEAT)
             yield ": \n\n" if change is None else _message(change)
+            if change is not None and change.kind == "asset" and change.to_state in SETTLED:
+                waiting.discard(change.asset_id)
 
 
 def _hello() -> str:

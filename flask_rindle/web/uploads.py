@@ -25,7 +25,7 @@ from flask_rindle.models.asset import Asset
 from flask_rindle.models.states import SessionState
 from flask_rindle.models.upload import UploadSession
 from flask_rindle.storage.base import PresignedUpload
-from flask_rindle.templating import View, pending
+from flask_rindle.templating import View, pending, with_notice
 from flask_rindle.uploads.broker import Announcement
 from flask_rindle.uploads.strategies import Strategy
 from flask_rindle.uploads.tickets import Ticket
@@ -117,9 +117,11 @@ def upload_form() -> ResponseReturnValue:
         if wants_json:
             raise
         return _problem_page(error)
+    session, asset = engine.uploads.find(session_id)
     if wants_json:
-        return _session_json(engine, ticket, *engine.uploads.find(session_id)), HTTPStatus.CREATED
-    return redirect(_next_path(), HTTPStatus.SEE_OTHER)
+        return _session_json(engine, ticket, session, asset), HTTPStatus.CREATED
+    path = _next_path() if asset is None else with_notice(engine, _next_path(), ticket, asset.id)
+    return redirect(path, HTTPStatus.SEE_OTHER)
 
 
 def _take_form(engine: Engine) -> tuple[Ticket, uuid.UUID]:

@@ -807,7 +807,7 @@ class TestRefusals:
         page.goto("/page/single")
         page.get_by_label("Photo").set_input_files({"name": "a.gif", "mimeType": "image/gif", "buffer": b"GIF89a"})
         expect(status(page)).to_have_text(
-            "Files of type image/gif are not accepted here. Send image/jpeg, image/png, image/webp."
+            "Files of type image/gif are not accepted here. Send JPEG, PNG, WebP."
         )
         assert fake.log == []
         page.get_by_label("Photo").set_input_files(photo())

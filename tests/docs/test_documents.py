@@ -60,7 +60,7 @@ def test_the_readme_works_as_it_stands(readme: dict[str, Any]) -> None:
     ticket = re.search(r'name="ticket" value="([^"]+)"', page)[1]
     fields = {"ticket": ticket, "next": "/users/1", "file": (picture(), "me.jpg", "image/jpeg")}
     answer = client.post("/rindle/uploads/form", data=fields)
-    assert (answer.status_code, answer.headers["Location"]) == (303, "/users/1")
+    assert (answer.status_code, answer.headers["Location"].partition("?")[0]) == (303, "/users/1")
     page = client.get("/users/1").text
     assert 'media="(min-width: 800px)"' in page
     assert 'width="96" height="96"' in page

@@ -11,9 +11,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from flask_rindle.lifecycle import move
-from flask_rindle.models import Asset, Variant
-from flask_rindle.models.states import VariantState
+from flask_rindle.models import Asset
 from flask_rindle.testing.clock import FrozenClock
 from flask_rindle.types import parse_id
 
@@ -55,28 +53,36 @@ def test_a_server_without_threads_answers_at_once_with_what_is_new(client: Flask
     assert messages(again.text) == heard[4:]
 
 
-def test_a_stream_hears_what_is_committed_while_it_is_open(
-    app: Flask, client: FlaskClient, done: dict[str, Any]
+def live(client: FlaskClient, url: str, **headers: str) -> Any:
+    return client.get(url, headers=headers, environ_overrides={"wsgi.multithread": True})
+
+
+def test_a_stream_hears_what_is_committed_while_it_is_open_and_ends_when_all_is_settled(
+    app: Flask, client: FlaskClient, ticket: Callable[..., str], send: Callable[..., Any], photo: Callable[..., bytes]
 ) -> None:
-    engine = app.extensions["rindle"]
-    last_id = messages(single_threaded(client, done["events_url"]).text)[-1][0]
-    stream = client.get(
-        done["events_url"], headers={"Last-Event-ID": str(last_id)}, environ_overrides={"wsgi.multithread": True}
-    )
+    engine: Any = app.extensions["rindle"]
+    real, engine.outbox.send = engine.outbox.send, lambda _: None
+    waiting = send(ticket(), photo()).json
+    engine.outbox.send = real
+    stream = live(client, waiting["events_url"])
     chunks: Iterator[bytes] = stream.iter_encoded()
-    assert next(chunks).startswith(b": connected")
-
-    def change() -> None:
-        with engine.database.transaction() as db_session:
-            variant = db_session.query(Variant).filter_by(name="thumb").one()
-            move(db_session, variant, VariantState.STALE, now=engine.clock())
-
-    thread = threading.Thread(target=change)
+    first = next(chunks)
+    assert first.startswith(b": connected")
+    thread = threading.Thread(target=engine.jobs.drain)
     thread.start()
-    ((_, heard),) = messages(next(chunks).decode())
+    heard = messages(b"".join(chunks).decode())
     thread.join()
-    stream.close()
-    assert (heard["kind"], heard["name"], heard["from"], heard["to"]) == ("variant", "thumb", "ready", "stale")
+    assert heard[-1][1]["to"] == "ready"
+    assert {change["name"] for _, change in heard if change["kind"] == "variant"} == {"thumb", "large"}
+    again = live(client, waiting["events_url"], **{"Last-Event-ID": str(heard[-1][0])})
+    assert (again.status_code, again.data) == (204, b"")
+
+
+@pytest.mark.parametrize("last_id", ["9" * 30, "-1", "x", "1.5", "\u0663", ""])
+def test_an_id_that_is_none_is_no_id(client: FlaskClient, done: dict[str, Any], last_id: str) -> None:
+    everything = messages(single_threaded(client, done["events_url"]).text)
+    heard = messages(single_threaded(client, done["events_url"], **{"Last-Event-ID": last_id}).text)
+    assert heard == everything
 
 
 @pytest.mark.parametrize("url", ["/rindle/events", "/rindle/events?token=x"])

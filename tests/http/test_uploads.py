@@ -308,6 +308,15 @@ def test_the_owner_shows_the_picture_once_it_has_passed(
         assert shown.asset.width == 300
 
 
+def test_a_slot_can_be_replaced_again_with_the_same_form(
+    app: Flask, user: Any, ticket: Callable[..., str], send: Callable[..., Any], photo: Callable[..., bytes]
+) -> None:
+    """A second thought about an avatar needs no new page; the first picture is gone."""
+    one = ticket(owner=user, slot="avatar")
+    sent = [send(one, photo(20 + n, 20)).json["asset"]["id"] for n in range(3)]
+    assert [str(asset.id) for asset in rows(app, Asset)] == sent[-1:]
+
+
 def test_storages_that_cannot_sign_get_the_form(make_app: Callable[..., Flask], photo: Callable[..., bytes]) -> None:
     """The server chooses the road from what the storage can do; the client needs no other code."""
     app = make_app(storages={"default": {"backend": "memory"}})

@@ -44,7 +44,7 @@ describe("checks", () => {
   test("a type that is not listed, in the server's words", () => {
     assert.deepEqual(checkType(file("a.gif", "image/gif"), "image/png,image/jpeg"), {
       code: "type_refused",
-      detail: "Files of type image/gif are not accepted here. Send image/jpeg, image/png.",
+      detail: "Files of type image/gif are not accepted here. Send JPEG, PNG.",
     });
   });
 

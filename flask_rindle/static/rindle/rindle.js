@@ -101,6 +101,12 @@ function typeIsIn(type, types) {
   return types.some((entry) => entry === "*/*" || entry === type || entry === family);
 }
 
+/** A media type for people, as errors.type_name writes it. @param {string} type */
+export function typeName(type) {
+  const known = { "image/jpeg": "JPEG", "image/webp": "WebP", "image/svg+xml": "SVG", "video/webm": "WebM", "video/quicktime": "MOV" };
+  return known[/** @type {keyof typeof known} */ (type)] ?? (/^(image|video|audio)\//.test(type) ? type.replace(/.*\/(x-)?/, "").toUpperCase() : type);
+}
+
 /**
  * What an accept attribute has against a file, or null. A type that the browser does not know is for the server to judge.
  * @param {{name: string, type: string}} file @param {string | null | undefined} accept
@@ -113,7 +119,8 @@ export function checkType(file, accept) {
   if (extensions.includes(extension) || typeIsIn(file.type, types)) return null;
   if (types.length && !file.type) return null;
   const [code, allowed] = types.length ? ["type_refused", types] : ["extension_refused", extensions];
-  const facts = { type: file.type, extension: extension || messages.noExtension, allowed: allowed.join(", ") };
+  const names = types.length ? allowed.map(typeName) : allowed;
+  const facts = { type: file.type, extension: extension || messages.noExtension, allowed: names.join(", ") };
   return { code, detail: fill(/** @type {Record<string, string>} */ (messages)[code], facts) };
 }
 
@@ -563,6 +570,15 @@ function buildPicture(picture, own) {
   return node;
 }
 
+/** Waits until a picture can be painted, so that what it replaces does not flicker. @param {HTMLElement} node */
+async function decoded(node) {
+  try {
+    await node.querySelector("img")?.decode();
+  } catch {
+    // Shown all the same: a broken picture says more than none.
+  }
+}
+
 /**
  * Draws a centred square of a picture file; false when the browser cannot open it.
  * @param {HTMLCanvasElement} canvas @param {File} file
@@ -771,7 +787,8 @@ class Transfer {
 
   /** @param {AssetState} state */
   follow(state) {
-    if (state.picture) this.host.place(this, state.picture);
+    // Until then the preview stands: the whole original would only be fetched to be replaced.
+    if (state.picture && state.settled) this.host.place(this, state.picture);
     if (!state.settled) {
       this.host.emit("processing", { state: state.state, file: this.file });
     } else if (state.error || !["ready", "degraded"].includes(state.state)) {
@@ -1259,7 +1276,7 @@ export class RindleUpload extends Base {
   }
 
   /** @param {Transfer} transfer @param {Picture} picture */
-  #place(transfer, picture) {
+  async #place(transfer, picture) {
     const key = JSON.stringify(picture);
     if (transfer.shown === key) return;
     transfer.shown = key;
@@ -1267,6 +1284,8 @@ export class RindleUpload extends Base {
     const place = target ?? this.#rows.get(transfer)?.preview;
     const old = this.#pictures.get(transfer);
     const node = buildPicture(picture, { class: target?.querySelector("img")?.className });
+    await decoded(node);
+    if (transfer.shown !== key) return;
     this.#pictures.set(transfer, node);
     if (old?.isConnected) old.replaceWith(node);
     else if (target && this.input.multiple) target.append(node);
@@ -1297,23 +1316,26 @@ export class RindlePicture extends Base {
   }
 
   /** @param {AssetState} state */
-  #follow(state) {
+  async #follow(state) {
     if (state.error) return this.#fail(state.error);
-    if (state.picture) this.#show(state.picture);
+    if (state.settled) this.over = true;
+    if (state.picture) await this.#show(state.picture);
     if (!state.settled) return undefined;
-    this.over = true;
     this.querySelector(".rindle-placeholder")?.remove();
     if (!state.picture) return this.#fail(guess(500));
     return emit(this, "ready", { asset: { id: state.asset_id, ...state } });
   }
 
   /** The placeholder stays beside a picture that is not the last one. @param {Picture} picture */
-  #show(picture) {
+  async #show(picture) {
     const key = JSON.stringify(picture);
     if (key === this.shown) return;
     this.shown = key;
+    const node = buildPicture(picture, { alt: this.dataset.alt, class: this.dataset.class });
+    await decoded(node);
+    if (this.shown !== key) return;
     this.querySelector("picture")?.remove();
-    this.prepend(buildPicture(picture, { alt: this.dataset.alt, class: this.dataset.class }));
+    this.prepend(node);
   }
 
   /** @param {Trouble} trouble */
