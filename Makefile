@@ -8,12 +8,13 @@ PYTEST_ARGS ?=
 export PYTHON HOST PORT
 BIN := .venv/bin/python
 
-.PHONY: help demo test check
+.PHONY: help demo test check bench
 
 help: ## what there is
 	@echo "make demo    serve the example at http://$(HOST):$(PORT) (PORT=5001 and HOST=0.0.0.0 change that)"
 	@echo "make test    run the tests, with coverage; PYTEST_ARGS=tests/unit runs these, without"
 	@echo "make check   look at style, types and the order of the modules"
+	@echo "make bench   measure, against others in the same run"
 	@echo
 	@echo "PYTHON=python3.12 chooses another Python than python3."
 
@@ -29,3 +30,7 @@ test: ## set everything up and run the tests
 check: ## lint, types, floors
 	@scripts/venv test,check
 	@scripts/check
+
+bench: ## measure, against others in the same run
+	@scripts/venv test
+	@$(BIN) benchmarks/variants.py

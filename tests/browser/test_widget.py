@@ -182,6 +182,7 @@ class FakeRindle:
             next=next,
             field_id=f"rindle-{number}",
             multiple=max_files > 1,
+            notice=None,
         )
 
     def picture(self, asset: str | None, *, alt: str, **_: Any) -> Struct:
