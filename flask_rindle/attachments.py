@@ -11,15 +11,16 @@ from sqlalchemy import CursorResult, Select, func, inspect, select, tuple_, upda
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, selectinload
 
-from flask_rindle.errors import NotDeliverable, NotFound, OwnerUnsaved, UnknownName
+from flask_rindle.errors import MalformedRequest, NotDeliverable, NotFound, OwnerUnsaved, UnknownName
 from flask_rindle.lifecycle import move
 from flask_rindle.models.asset import Asset
 from flask_rindle.models.attachment import Attachment
-from flask_rindle.models.database import insert_unless_taken, is_busy
+from flask_rindle.models.database import insert_unless_taken, is_busy, translate_busy
 from flask_rindle.models.states import AssetState
 from flask_rindle.outbox import JobKind, Outbox
 from flask_rindle.types import Clock, new_id
 
+MAX_SLOT_CHARACTERS = 64
 DEAD = (AssetState.QUARANTINED, AssetState.DELETED)
 
 
@@ -58,6 +59,13 @@ def _key_text(identity: Sequence[object]) -> str:
     return ":".join(part.replace("%", "%25").replace(":", "%3A") for part in parts)
 
 
+def check_slot(slot: str) -> str:
+    """The name, if a row can hold it. Raises MalformedRequest."""
+    if not 0 < len(slot) <= MAX_SLOT_CHARACTERS:
+        raise MalformedRequest("slot", f"must be a name of at most {MAX_SLOT_CHARACTERS} characters")
+    return slot
+
+
 class Attachments:
     """Attach, replace, detach and look up. Every verb joins the session that it is given."""
 
@@ -65,6 +73,7 @@ class Attachments:
         self._outbox = outbox
         self._clock = clock
 
+    @translate_busy()
     def attach(
         self, db_session: Session, asset_id: uuid.UUID, owner: OwnerKey, slot: str, *, position: int = 0
     ) -> Attachment:
@@ -72,6 +81,7 @@ class Attachments:
 
         Raises NotFound, and NotDeliverable for an asset that was refused or deleted.
         """
+        check_slot(slot)
         db_session.flush()
         self._hold(db_session, asset_id)
         place = {"owner_type": owner.type, "owner_id": owner.id, "slot": slot, "position": position}
@@ -82,6 +92,7 @@ class Attachments:
             # It was taken and is free again: somebody emptied it between the two looks.
         return _standing_at(db_session, place)
 
+    @translate_busy()
     def append(self, db_session: Session, asset_id: uuid.UUID, owner: OwnerKey, slot: str) -> Attachment:
         """Put the asset behind the last one in the slot; quiet when it stands there already."""
         self._hold(db_session, asset_id)
@@ -98,6 +109,7 @@ class Attachments:
             if self._put(db_session, asset_id, place):
                 return _standing_at(db_session, place)
 
+    @translate_busy()
     def detach(self, db_session: Session, owner: OwnerKey, slot: str, *, position: int | None = None) -> None:
         """Empty a slot, or one place of it; quiet when it is empty."""
         query = select(Attachment).filter_by(owner_type=owner.type, owner_id=owner.id, slot=slot)

@@ -20,6 +20,7 @@ from flask_rindle.cli import group
 from flask_rindle.engine import Engine, Host, StorageFactory, build_engine, build_parts, current_engine
 from flask_rindle.errors import ConfigurationError, UnknownName
 from flask_rindle.models import Asset, Attachment, UploadSession, Variant, metadata
+from flask_rindle.models.base import PLAIN_DATETIME, UTCDateTime
 from flask_rindle.models.database import DEFAULT_BUSY_TIMEOUT_SECONDS
 from flask_rindle.models.states import VariantState
 from flask_rindle.profiles import Profile
@@ -340,7 +341,9 @@ def _share_tables(db: SQLAlchemy) -> None:
     """Show our tables to `db.create_all()`, to Flask-Migrate and to the host's foreign keys."""
     for table in metadata.sorted_tables:
         if table.name not in db.metadata.tables:
-            table.to_metadata(db.metadata)
+            for column in table.to_metadata(db.metadata).columns:
+                if isinstance(column.type, UTCDateTime):
+                    column.type = PLAIN_DATETIME
 
 
 def _add_faces(app: Flask) -> None:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+MAX_STORAGE_CHARACTERS = 64
 JOB_BACKENDS = ("embedded", "inline")
 
 DEFAULTS: Mapping[str, Any] = {
@@ -95,6 +96,8 @@ def _check_storages(storages: object) -> Iterator[str]:
     for name, options in storages.items():
         if not isinstance(name, str) or not isinstance(options, Mapping) or not options.get("backend"):
             yield f'RINDLE_STORAGES[{name!r}] has no backend; write {{"backend": "local", "root": "/srv/media"}}'
+        elif not 0 < len(name) <= MAX_STORAGE_CHARACTERS:
+            yield f"RINDLE_STORAGES[{name!r}]: write a name of at most {MAX_STORAGE_CHARACTERS} characters"
 
 
 def _check_jobs(values: Mapping[str, Any]) -> Iterator[str]:

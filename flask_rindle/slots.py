@@ -9,7 +9,7 @@ from typing import Any, overload
 from flask import current_app
 from sqlalchemy.orm import Session
 
-from flask_rindle.attachments import OwnerKey
+from flask_rindle.attachments import OwnerKey, check_slot
 from flask_rindle.engine import Engine, current_engine
 from flask_rindle.errors import MalformedRequest, NotFound
 from flask_rindle.models.asset import Asset
@@ -46,6 +46,8 @@ def ticket_for(
     """What somebody is about to be allowed; made out to `actor`, or to whoever is asking."""
     if (owner is None) != (slot is None):
         raise MalformedRequest("slot", "and owner go together")
+    if slot is not None:
+        check_slot(slot)
     if max_files < 1:
         raise MalformedRequest("max_files", "must be at least 1")
     declared = None if owner is None or slot is None else _declared_slot(owner, slot)
@@ -138,7 +140,7 @@ class _Declared:
     """The descriptor on the host's model."""
 
     def __init__(self, slot: str, profile: type[Profile], *, many: bool) -> None:
-        self.slot = slot
+        self.slot = check_slot(slot)
         self.profile = profile
         self.many = many
 

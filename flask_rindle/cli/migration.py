@@ -12,6 +12,7 @@ from flask.cli import with_appcontext
 from flask_rindle import migrations
 from flask_rindle.errors import ConfigurationError, MissingExtra
 
+_CREATES = re.compile(r"create_table\(\s*['\"]rindle_")
 _UPGRADE = re.compile(r"migrations\.upgrade\(op, since=\d+, to=(\d+)\)")
 
 
@@ -41,6 +42,7 @@ def write_revision(directory: str | None = None) -> Path | None:
     folder = Path(config.get_main_option("script_location") or "migrations")
     if not (folder / "env.py").exists():
         raise ConfigurationError([f"there are no migrations in {folder}; run flask db init"])
+    _check_history(folder / "versions")
     since = _applied(folder / "versions")
     if since == migrations.LATEST:
         return None
@@ -60,3 +62,15 @@ def _applied(versions: Path) -> int:
     """The highest version that a revision of the host's brings."""
     texts = (path.read_text(encoding="utf-8") for path in versions.glob("*.py"))
     return max((int(version) for text in texts for version in _UPGRADE.findall(text)), default=0)
+
+
+def _check_history(versions: Path) -> None:
+    """Raises ConfigurationError when a revision of the host's makes our tables itself."""
+    for path in versions.glob("*.py"):
+        if _CREATES.search(path.read_text(encoding="utf-8")):
+            raise ConfigurationError(
+                [
+                    f"{path.name} creates Rindle's tables itself, because flask db migrate ran first; take everything "
+                    "about rindle_ out of it (or delete it, if it was never applied) and run this again"
+                ]
+            )

@@ -55,6 +55,9 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
+# What UTCDateTime is in DDL, in words that a host's own migrations can repeat without importing us.
+PLAIN_DATETIME = DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+
 # SQLite counts up by itself only in a column that is called INTEGER.
 AutoId = BigInteger().with_variant(Integer, "sqlite")
 

@@ -13,6 +13,7 @@ from flask import Flask, render_template_string
 from sqlalchemy import event
 
 from flask_rindle import Profile, attached, image
+from flask_rindle.errors import MalformedRequest
 
 PICTURE = """{% import "rindle/macros.html" as media %}
 {{ media.picture(shown, variants=variants, alt="A <b>", sizes=sizes) }}"""
@@ -254,3 +255,10 @@ def test_a_declared_slot_is_known_by_its_class() -> None:
         photo = attached("photo", Gallery)
 
     assert (Model.photo.slot, Model.photo.profile, Model.photo.many) == ("photo", Gallery, False)
+
+
+def test_a_slot_that_no_row_could_hold_is_refused_where_it_is_declared() -> None:
+    for name in ("", "x" * 65):
+        with pytest.raises(MalformedRequest) as caught:
+            attached(name, Gallery)
+        assert caught.value.field == "slot"
