@@ -83,8 +83,12 @@ class Attachments:
         """
         check_slot(slot)
         db_session.flush()
-        self._hold(db_session, asset_id)
         place = {"owner_type": owner.type, "owner_id": owner.id, "slot": slot, "position": position}
+        before = db_session.scalar(select(Attachment.asset_id).filter_by(**place))
+        # Always in the same order, so that two replacements cannot wait for each other.
+        if before is not None and before < asset_id:
+            self._lock(db_session, before)
+        self._hold(db_session, asset_id)
         while not self._put(db_session, asset_id, place):
             replaced = self._replace(db_session, asset_id, place)
             if replaced is not None:
@@ -112,10 +116,13 @@ class Attachments:
     @translate_busy()
     def detach(self, db_session: Session, owner: OwnerKey, slot: str, *, position: int | None = None) -> None:
         """Empty a slot, or one place of it; quiet when it is empty."""
+        db_session.flush()
         query = select(Attachment).filter_by(owner_type=owner.type, owner_id=owner.id, slot=slot)
         if position is not None:
             query = query.filter_by(position=position)
-        gone = db_session.scalars(query).all()
+        # What stands there once the rows are ours, not what stood there when we looked.
+        held = query.with_for_update().execution_options(populate_existing=True)
+        gone = db_session.scalars(held).all()
         for attachment in gone:
             db_session.delete(attachment)
         db_session.flush()
@@ -146,14 +153,18 @@ class Attachments:
     def remove(self, db_session: Session, asset: Asset) -> None:
         """Take an asset out of the world: never delivered again, its work called off, its bytes purged."""
         if move(db_session, asset, AssetState.DELETED, now=self._clock()):
+            self._outbox.forget(db_session, asset.id, JobKind.EXPIRE)
             self._outbox.cancel(db_session, asset.id, (JobKind.PROMOTE, JobKind.VARIANTS))
             self._outbox.add(db_session, JobKind.PURGE, asset.id)
 
-    def _hold(self, db_session: Session, asset_id: uuid.UUID) -> None:
-        # A write that changes nothing: the one row lock that all three databases have.
+    def _lock(self, db_session: Session, asset_id: uuid.UUID) -> bool:
+        """Hold the asset's row, if it is alive: a write that changes nothing, which all three databases have."""
         alive = update(Asset).where(Asset.id == asset_id, Asset.state.not_in(DEAD)).values(updated_at=self._clock())
         statement = alive.execution_options(synchronize_session=False)
-        if cast("CursorResult[Any]", db_session.execute(statement)).rowcount:
+        return cast("CursorResult[Any]", db_session.execute(statement)).rowcount > 0
+
+    def _hold(self, db_session: Session, asset_id: uuid.UUID) -> None:
+        if self._lock(db_session, asset_id):
             return
         state = db_session.scalar(_latest(select(Asset.state).where(Asset.id == asset_id)))
         if state is None:
@@ -177,11 +188,7 @@ class Attachments:
         return standing
 
     def _let_go(self, db_session: Session, asset_id: uuid.UUID) -> None:
-        try:
-            self._hold(db_session, asset_id)
-        except (NotFound, NotDeliverable):
-            return
-        if not _is_shown(db_session, asset_id):
+        if self._lock(db_session, asset_id) and not _is_shown(db_session, asset_id):
             asset = db_session.get_one(Asset, asset_id, populate_existing=True, with_for_update=True)
             self.remove(db_session, asset)
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import PurePosixPath
+from typing import get_args
 
 from flask_rindle import signals
-from flask_rindle.errors import DeliveryUnsupported, NotDeliverable, UnknownName
+from flask_rindle.errors import DeliveryUnsupported, MalformedRequest, NotDeliverable, UnknownName
 from flask_rindle.models.asset import Asset, Variant
 from flask_rindle.models.states import DELIVERABLE, VariantState
 from flask_rindle.profiles import Profile, ProfileRegistry
@@ -133,6 +134,8 @@ class Delivery:
         filename: str,
         expires_in: timedelta | None,
     ) -> str:
+        if disposition not in get_args(Disposition):
+            raise MalformedRequest("disposition", "must be inline or attachment")
         needed = Capability.PUBLIC_URL if profile.public else Capability.SIGNED_URL
         if needed not in storage.capabilities:
             raise DeliveryUnsupported(f"storage {storage.name!r}", needed)

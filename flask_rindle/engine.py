@@ -32,6 +32,7 @@ from flask_rindle.processing.sandbox import Sandbox
 from flask_rindle.profiles import Profile, ProfileRegistry
 from flask_rindle.readiness import Feed
 from flask_rindle.security.tokens import Tokens
+from flask_rindle.sessions import Sessions
 from flask_rindle.settings import Settings
 from flask_rindle.storage.base import LinksThroughApp, Storage, Storages
 from flask_rindle.types import Clock
@@ -40,6 +41,7 @@ from flask_rindle.uploads.tickets import Tickets
 
 StorageFactory = Callable[..., Storage]
 
+MAX_OWNER_CHARACTERS = 64
 BACKENDS: Mapping[str, str] = {
     "local": "flask_rindle.storage.local:Local",
     "memory": "flask_rindle.storage.memory:Memory",
@@ -120,6 +122,9 @@ def build_storages(
 def _build_storage(name: str, options: Mapping[str, Any], factories: Mapping[str, StorageFactory]) -> Storage:
     rest = dict(options)
     backend = rest.pop("backend")
+    if not isinstance(backend, str):
+        msg = f"backend={backend!r} is no name"
+        raise TypeError(msg)
     if backend in factories:
         return factories[backend](name, **rest)
     module, _, attribute = BACKENDS.get(backend, backend).partition(":")
@@ -137,6 +142,9 @@ def find_profile_problems(
     profiles: Sequence[type[Profile]], storages: Collection[str], processors: Sequence[Processor]
 ) -> list[str]:
     """What a profile asks for and this set-up does not have."""
+    wrong = [profile for profile in profiles if not _is_profile(profile)]
+    if wrong:
+        return [f"profiles has {profile!r}; write classes that subclass Profile" for profile in wrong]
     names = [profile.name for profile in profiles]
     problems = [f"two profiles are called {name!r}; give one of them another name" for name in _twice(names)]
     for profile in profiles:
@@ -151,12 +159,18 @@ def find_profile_problems(
     return problems
 
 
-def find_owner_problems(owners: Mapping[str, type]) -> list[str]:
-    """Which owners are no model classes."""
+def _is_profile(profile: object) -> bool:
+    return isinstance(profile, type) and issubclass(profile, Profile) and profile is not Profile
+
+
+def find_owner_problems(owners: Any) -> list[str]:
+    """Which owners are no model classes, or have names that no row could hold."""
+    if not isinstance(owners, Mapping):
+        return [f'owners={owners!r}; write names and model classes, such as {{"user": User}}']
     return [
         f'owners has {name!r}: {cls!r}; write names and model classes, such as {{"user": User}}'
         for name, cls in owners.items()
-        if inspect(cls, raiseerr=False) is None
+        if inspect(cls, raiseerr=False) is None or not 0 < len(str(name)) <= MAX_OWNER_CHARACTERS
     ]
 
 
@@ -209,6 +223,7 @@ def build_engine(
             storage.links = links
     outbox = Outbox(database, clock)
     attachments = Attachments(outbox, clock)
+    sessions = Sessions(attachments, clock)
     pipeline = Pipeline(
         Tools(
             profiles=registry,
@@ -216,6 +231,7 @@ def build_engine(
             database=database,
             outbox=outbox,
             attachments=attachments,
+            sessions=sessions,
             probe=FileProbe(parts.sandbox),
             processors=parts.processors,
             clock=clock,
@@ -242,7 +258,7 @@ def build_engine(
             storages=parts.storages,
             database=database,
             outbox=outbox,
-            attachments=attachments,
+            sessions=sessions,
             clock=clock,
             session_ttl=settings.upload_session_ttl,
             url_ttl=settings.signed_url_ttl,

@@ -28,8 +28,12 @@ RindleError
 │   └─ StorageDenied   ├─ StorageFull    └─ StorageUnavailable
 ├─ ProcessingError
 │   ├─ MediaUnsupported(content_type)  ├─ OutputWrong(reason)
-│   └─ SandboxFailed(reason)             retryable; the child died or ran out of time or memory
+│   ├─ SandboxFailed(reason)             retryable; the child died or ran out of time or memory
+│   └─ ScannerUnavailable(scanner)       retryable; it could not look
 ├─ DatabaseBusy                          retryable
+├─ DatabaseUnavailable(problem)          retryable; away, full, or not as it should be
+├─ HostTrouble(problem)                  retryable; the machine refused a file, a process, memory
+├─ WorkInProgress(asset_id)              retryable; somebody is at the asset
 ├─ OpenTransaction                       the caller's own SQLite write transaction is in the way
 └─ Cancelled                             flow, not failure; ends a job quietly
 
@@ -597,6 +601,17 @@ class SandboxFailed(ProcessingError):
         super().__init__(f"The decoder process failed: {reason}.")
 
 
+class ScannerUnavailable(ProcessingError):
+    """A scanner could not look at the file, which says nothing about it."""
+
+    code = "scanner_unavailable"
+    retryable = True
+
+    def __init__(self, scanner: str) -> None:
+        self.scanner = scanner
+        super().__init__(f"The scanner {scanner!r} is out of order.")
+
+
 class DatabaseBusy(RindleError):
     """The database stayed locked for longer than the busy timeout."""
 
@@ -609,6 +624,43 @@ class DatabaseBusy(RindleError):
     @property
     def public_message(self) -> str:
         return "The server is busy at the moment. Try again in a few seconds."
+
+
+class DatabaseUnavailable(RindleError):
+    """The database is away, full, or lacks our tables; the driver's error is the cause."""
+
+    code = "database_unavailable"
+    retryable = True
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"The database refused: {problem}. Look at its server, its disk, and flask db upgrade.")
+
+    @property
+    def public_message(self) -> str:
+        return "The server is busy at the moment. Try again in a few seconds."
+
+
+class HostTrouble(RindleError):
+    """The operating system refused something that is not about the content."""
+
+    code = "host_trouble"
+    retryable = True
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"The machine refused: {problem}.")
+
+
+class WorkInProgress(RindleError):
+    """A worker is still at the asset, so its bytes cannot be removed yet."""
+
+    code = "work_in_progress"
+    retryable = True
+
+    def __init__(self, asset_id: object) -> None:
+        self.asset_id = asset_id
+        super().__init__(f"Asset {asset_id} is being worked on; trying again later.")
 
 
 class OpenTransaction(RindleError):

@@ -18,7 +18,7 @@ from flask_rindle import signals
 from flask_rindle.attachments import OwnerKey
 from flask_rindle.cli import group
 from flask_rindle.engine import Engine, Host, StorageFactory, build_engine, build_parts, current_engine
-from flask_rindle.errors import ConfigurationError, UnknownName
+from flask_rindle.errors import ConfigurationError, MalformedRequest, UnknownName
 from flask_rindle.models import Asset, Attachment, UploadSession, Variant, metadata
 from flask_rindle.models.base import PLAIN_DATETIME, UTCDateTime
 from flask_rindle.models.database import DEFAULT_BUSY_TIMEOUT_SECONDS
@@ -88,7 +88,9 @@ class Rindle:
         """
         if "rindle" in app.extensions:
             raise ConfigurationError([f"the app {app.name!r} has a Rindle already; call init_app once"])
-        owners = owners or {}
+        owners = {} if owners is None else owners
+        given: Any = profiles
+        profiles = list(given) if isinstance(given, Iterable) else [given]
         storages = read_storages(app.config, app.instance_path)
         parts = build_parts(storages, profiles=profiles, owners=owners, factories=self._factories)
         problems = [*find_problems(app.config), *_find_database_problems(app, db), *parts.problems]
@@ -243,7 +245,7 @@ class Rindle:
         life = None if expires_in is None else timedelta(seconds=expires_in)
         if isinstance(asset_or_profile, type):
             if key is None:
-                raise UnknownName("key", key, ())
+                raise MalformedRequest("key", "must be given with a profile")
             profile = engine.profiles.get(asset_or_profile)
             return engine.delivery.key_url(
                 profile, key, actor=who, expires_in=life, disposition=disposition, filename=filename
@@ -310,14 +312,15 @@ def _host(app: Flask, db: SQLAlchemy, actor: Callable[[], str | None]) -> Host:
         with app.app_context() as pushed:
             yield pushed
 
-    options = app.config.get("SQLALCHEMY_ENGINE_OPTIONS", {}).get("connect_args", {})
+    arguments = (app.config.get("SQLALCHEMY_ENGINE_OPTIONS") or {}).get("connect_args") or {}
+    timeout = arguments.get("timeout", DEFAULT_BUSY_TIMEOUT_SECONDS)
     return Host(
         sql_engine=sql_engine,
         session=session,
         context=context,
         base_path=base_path,
         actor=actor,
-        busy_timeout_seconds=options.get("timeout", DEFAULT_BUSY_TIMEOUT_SECONDS),
+        busy_timeout_seconds=timeout if isinstance(timeout, (int, float)) else DEFAULT_BUSY_TIMEOUT_SECONDS,
     )
 
 

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, CursorResult, and_, func, or_, select, true, update
+from sqlalchemy import ColumnElement, CursorResult, and_, case, delete, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from flask_rindle.errors import RindleError
@@ -35,6 +35,7 @@ class JobKind(StrEnum):
     PROMOTE = "promote"
     VARIANTS = "variants"
     PURGE = "purge"
+    EXPIRE = "expire"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ POLICIES: Mapping[JobKind, JobPolicy] = {
     JobKind.PROMOTE: JobPolicy("rindle_promote", max_attempts=20),
     JobKind.VARIANTS: JobPolicy("rindle_process", max_attempts=8),
     JobKind.PURGE: JobPolicy("rindle_purge", max_attempts=30),
+    JobKind.EXPIRE: JobPolicy("rindle_maintenance", max_attempts=30),
 }
 
 
@@ -71,6 +73,7 @@ class Claim:
     worker: str
     lease: uuid.UUID = field(repr=False)
     run_id: uuid.UUID
+    bugs: int = 0  # earlier attempts that ended in an error of code, not of the world around it
 
     @property
     def is_last_attempt(self) -> bool:
@@ -93,7 +96,9 @@ class Outbox:
         self._clock = clock
         self.send: Callable[[uuid.UUID], None] = lambda _: None
 
-    def add(self, db_session: Session, kind: JobKind, asset_id: uuid.UUID) -> None:
+    def add(
+        self, db_session: Session, kind: JobKind, asset_id: uuid.UUID, *, not_before: datetime | None = None
+    ) -> None:
         """Make sure that this work is done after the caller's commit; once, if it is wanted twice.
 
         If the same work is queued, that will do; if it is running, it will run once more.
@@ -107,20 +112,26 @@ class Outbox:
             "state": JobState.QUEUED,
             "live_key": live_key,
             "max_attempts": policy.max_attempts,
-            "run_at": now,
+            "run_at": not_before or now,
             "created_at": now,
         }
-        if insert_unless_taken(db_session, Job, job):
-            self._send_after_commit(db_session, job["id"])
-        else:
-            # Taking the row's lock here orders us before or after its worker's last write.
-            _update(db_session, Job.live_key == live_key, Job.state == JobState.RUNNING, rerun=True)
+        # The lock on a live row, waiting or running, holds its worker back until our commit can be seen.
+        running = case((Job.state == JobState.RUNNING, True), else_=Job.rerun)
+        while not _update(db_session, Job.live_key == live_key, rerun=running):
+            if insert_unless_taken(db_session, Job, job):
+                self._send_after_commit(db_session, job["id"])
+                return
 
     def cancel(self, db_session: Session, asset_id: uuid.UUID, kinds: Collection[JobKind]) -> None:
         """Call off this work on an asset: what waits is cancelled, what runs is asked to stop."""
         mine = (Job.asset_id == asset_id, Job.kind.in_(kinds))
         _update(db_session, *mine, Job.state == JobState.RUNNING, cancel_requested=True, rerun=False)
         _update(db_session, *mine, Job.state == JobState.QUEUED, **self._ended(JobState.CANCELLED))
+
+    def forget(self, db_session: Session, asset_id: uuid.UUID, kind: JobKind) -> None:
+        """Take back work that waits and has lost its reason; it leaves no trace."""
+        waiting = delete(Job).where(Job.asset_id == asset_id, Job.kind == kind, Job.state == JobState.QUEUED)
+        db_session.execute(waiting.execution_options(synchronize_session=False))
 
     def claim(
         self, worker: str, *, queues: Collection[str] | None = None, job_id: uuid.UUID | None = None
@@ -178,7 +189,14 @@ class Outbox:
             worker=worker,
             lease=lease,
             run_id=run.id,
+            bugs=sum(_is_bug(entry["code"]) for entry in job.errors),
         )
+
+    def is_running(self, asset_id: uuid.UUID, kinds: Collection[JobKind]) -> bool:
+        """Whether a worker is at this work on an asset, or was when it died."""
+        query = select(Job.id).where(Job.asset_id == asset_id, Job.kind.in_(kinds), Job.state == JobState.RUNNING)
+        with self._database.reading() as db_session:
+            return db_session.scalar(query.limit(1)) is not None
 
     def heartbeat(self, claim: Claim) -> Pulse:
         """Keep the lease for another while, and hear whether to go on."""
@@ -242,7 +260,7 @@ class Outbox:
     def _note(self, db_session: Session, claim: Claim, outcome: RunOutcome, error: Exception | None) -> None:
         now = self._clock()
         code = None if error is None else error_code(error)
-        detail = None if error is None else str(error)[:MAX_ERROR_CHARACTERS]
+        detail = None if error is None else error_text(error)
         _update_run(
             db_session,
             ProcessingRun.id == claim.run_id,
@@ -267,6 +285,16 @@ class Outbox:
 def error_code(error: Exception) -> str:
     """The stable code of an error of ours, the class name of anybody else's."""
     return error.code if isinstance(error, RindleError) else type(error).__name__[:64]
+
+
+def error_text(error: Exception) -> str:
+    """What an error says, as any database can hold it."""
+    return str(error)[:MAX_ERROR_CHARACTERS].replace("\0", "").encode(errors="replace").decode()
+
+
+def _is_bug(code: str) -> bool:
+    # Codes of ours are in lower case, names of classes are not.
+    return not code.islower()
 
 
 def _is_due(now: datetime) -> ColumnElement[bool]:

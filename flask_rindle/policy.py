@@ -15,6 +15,8 @@ from flask_rindle.errors import (
     EmptyUpload,
     ExtensionMismatch,
     ExtensionRefused,
+    RindleError,
+    ScannerUnavailable,
     ScanRefused,
     SizeMismatch,
     TooLarge,
@@ -94,6 +96,11 @@ def _check_checksum(path: Path, checksum: Checksum | None) -> None:
 
 def _scan(profile: type[Profile], path: Path) -> None:
     for scanner in profile.scanners:
-        verdict = scanner.scan(path)
+        try:
+            verdict = scanner.scan(path)
+        except RindleError:
+            raise
+        except Exception as error:
+            raise ScannerUnavailable(scanner.name) from error
         if isinstance(verdict, Infected):
             raise ScanRefused(scanner.name, verdict.reason)

@@ -18,14 +18,15 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from sqlalchemy import func, or_, select
-from sqlalchemy.orm import selectinload
+from sqlalchemy.orm import Session, selectinload
 
-from flask_rindle.errors import NotFound, RindleError
+from flask_rindle.errors import NotFound
 from flask_rindle.events.base import Wakeups
 from flask_rindle.models.asset import Asset
 from flask_rindle.models.database import Database
 from flask_rindle.models.event import Event
 from flask_rindle.models.states import SETTLED
+from flask_rindle.types import utcnow
 
 log = logging.getLogger("flask_rindle.events")
 
@@ -34,6 +35,7 @@ GAP_SECONDS = 30.0
 _BATCH = 500
 _MAX_GAPS = 1000
 _QUEUE_EVENTS = 256
+MAX_ID = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,21 +99,28 @@ class Feed:
         with self._database.reading() as db_session:
             return set(db_session.scalars(select(Asset.id).where(Asset.id.in_(assets), Asset.state.not_in(SETTLED))))
 
-    def since(self, assets: Collection[uuid.UUID], after_id: int) -> list[Change]:
+    def since(self, assets: Collection[uuid.UUID], after_id: int) -> Iterator[Change]:
         """What was committed for these assets after an id, oldest first."""
-        query = select(Event).where(Event.asset_id.in_(assets), Event.id > after_id).order_by(Event.id).limit(_BATCH)
         with self._database.reading() as db_session:
-            events = db_session.scalars(query).all()
-        return [_change(event, event.id) for event in events]
+            safe_id = min(_recent_gaps(db_session), default=MAX_ID) - 1
+        mine = select(Event).where(Event.asset_id.in_(assets)).order_by(Event.id).limit(_BATCH)
+        while True:
+            with self._database.reading() as db_session:
+                events = db_session.scalars(mine.where(Event.id > after_id)).all()
+            for event in events:
+                after_id = event.id
+                yield _change(event, min(event.id, safe_id))
+            if len(events) < _BATCH:
+                return
 
     @contextmanager
     def subscribe(self, assets: Collection[uuid.UUID]) -> Iterator[Subscription]:
         """Changes from now on. Read `since` after this, so that nothing falls in between."""
         subscription = Subscription(frozenset(assets))
-        with self._lock:
-            self._subscriptions.add(subscription)
-            self._ensure_thread()
         try:
+            with self._lock:
+                self._subscriptions.add(subscription)
+                self._ensure_thread()
             yield subscription
         finally:
             with self._lock:
@@ -119,13 +128,11 @@ class Feed:
 
     def _ensure_thread(self) -> None:
         if self._thread is None or not self._thread.is_alive():
-            self._last_id, self._gaps = self._newest_id(), {}
+            with self._database.reading() as db_session:
+                self._last_id = db_session.scalar(select(func.max(Event.id))) or 0
+                self._gaps = dict.fromkeys(_recent_gaps(db_session), time.monotonic())
             self._thread = threading.Thread(target=self._run, name="rindle-events", daemon=True)
             self._thread.start()
-
-    def _newest_id(self) -> int:
-        with self._database.reading() as db_session:
-            return db_session.scalar(select(func.max(Event.id))) or 0
 
     def _run(self) -> None:
         rings = 0
@@ -137,8 +144,8 @@ class Feed:
                     return
             try:
                 self.read()
-            except RindleError:
-                log.warning("events could not be read; trying again")
+            except Exception:
+                log.exception("events could not be read; trying again")
 
     def read(self) -> None:
         """Look once, and hand out what is new."""
@@ -168,6 +175,16 @@ class Feed:
     def _forget_old_gaps(self) -> None:
         too_old = time.monotonic() - GAP_SECONDS
         self._gaps = {gap: seen_at for gap, seen_at in self._gaps.items() if seen_at > too_old}
+
+
+def _recent_gaps(db_session: Session) -> set[int]:
+    """Ids below the newest that have been handed out lately and may still be committed."""
+    newest = db_session.scalar(select(func.max(Event.id))) or 0
+    since = utcnow() - timedelta(seconds=GAP_SECONDS)
+    recent = select(Event.id, Event.created_at).where(Event.id > newest - _MAX_GAPS).order_by(Event.id)
+    rows = db_session.execute(recent).all()
+    settled = max((row.id for row in rows if row.created_at < since), default=min((row.id for row in rows), default=0))
+    return set(range(settled + 1, newest)) - {row.id for row in rows}
 
 
 def _change(event: Event, resume_id: int) -> Change:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -10,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 MAX_STORAGE_CHARACTERS = 64
+# Ten years, and more threads than a process is good for.
+MAX_SECONDS = 315_360_000
+MAX_WORKERS = 256
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+/?")
 JOB_BACKENDS = ("embedded", "inline")
 
 DEFAULTS: Mapping[str, Any] = {
@@ -83,8 +89,15 @@ def _unknown_keys(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _check_secret(config: Mapping[str, Any]) -> Iterator[str]:
-    if not config.get("SECRET_KEY"):
+    if not _is_key(config.get("SECRET_KEY")):
         yield "SECRET_KEY is not set; tickets and links are signed with it: set it to a long random value"
+    fallbacks = config.get("SECRET_KEY_FALLBACKS")
+    if fallbacks is not None and not (isinstance(fallbacks, (list, tuple)) and all(map(_is_key, fallbacks))):
+        yield "SECRET_KEY_FALLBACKS is no list of keys; write a list of non-empty ones, or leave it out"
+
+
+def _is_key(key: object) -> bool:
+    return isinstance(key, (str, bytes)) and len(key) > 0
 
 
 def _check_storages(storages: object) -> Iterator[str]:
@@ -106,14 +119,19 @@ def _check_jobs(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _check_numbers(values: Mapping[str, Any]) -> Iterator[str]:
-    for key in ("RINDLE_WORKERS", "RINDLE_SIGNED_URL_TTL", "RINDLE_UPLOAD_SESSION_TTL"):
-        if type(values[key]) is not int or values[key] < 1:
-            yield f"{key}={values[key]!r}; write a whole number above 0, such as {DEFAULTS[key]}"
+    highest = {
+        "RINDLE_WORKERS": MAX_WORKERS,
+        "RINDLE_SIGNED_URL_TTL": MAX_SECONDS,
+        "RINDLE_UPLOAD_SESSION_TTL": MAX_SECONDS,
+    }
+    for key, limit in highest.items():
+        if type(values[key]) is not int or not 1 <= values[key] <= limit:
+            yield f"{key}={values[key]!r}; write a whole number from 1 to {limit}, such as {DEFAULTS[key]}"
 
 
 def _check_paths(values: Mapping[str, Any]) -> Iterator[str]:
     prefix, tmp_dir = values["RINDLE_URL_PREFIX"], values["RINDLE_TMP_DIR"]
-    if not isinstance(prefix, str) or not prefix.startswith("/") or not prefix.strip("/"):
+    if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
         yield f"RINDLE_URL_PREFIX={prefix!r}; write a path such as /rindle"
-    if tmp_dir is not None and not (isinstance(tmp_dir, (str, Path)) and Path(tmp_dir).is_dir()):
-        yield f"RINDLE_TMP_DIR={tmp_dir!r} is no directory; make it, or leave it out"
+    if tmp_dir is not None and not (isinstance(tmp_dir, (str, Path)) and os.access(Path(tmp_dir) / "", os.W_OK)):
+        yield f"RINDLE_TMP_DIR={tmp_dir!r} is no directory that can be written to; make it, or leave it out"

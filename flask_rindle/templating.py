@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -39,7 +39,7 @@ class Source:
     """A `<source>` of a picture."""
 
     type: str
-    srcset: str
+    srcset: str = field(repr=False)
     sizes: str | None
     media: str | None
 
@@ -48,8 +48,8 @@ class Source:
 class Img:
     """The `<img>` of a picture; width and height are those of `src`, in pixels."""
 
-    src: str
-    srcset: str | None
+    src: str = field(repr=False)
+    srcset: str | None = field(repr=False)
     sizes: str | None
     width: int | None
     height: int | None
@@ -68,8 +68,8 @@ class Picture:
 class Pending:
     """Where to hear that an asset has become ready."""
 
-    events_url: str
-    state_url: str
+    events_url: str = field(repr=False)
+    state_url: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,7 @@ class Notice:
 class UploadData:
     """What the upload macro prints."""
 
-    ticket: str
+    ticket: str = field(repr=False)
     form_url: str
     uploads_url: str
     accept: str | None

@@ -18,11 +18,12 @@ from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-from flask_rindle.errors import DatabaseBusy, OpenTransaction
+from flask_rindle.errors import DatabaseBusy, DatabaseUnavailable, OpenTransaction
 
 log = logging.getLogger("flask_rindle.database")
 
@@ -55,7 +56,6 @@ class _Binds:
 
     writer: Engine
     reader: Engine
-    is_own: bool
 
 
 class Database:
@@ -93,9 +93,8 @@ class Database:
 
     def dispose(self) -> None:
         """Close the library's own connections."""
-        made = self._made
-        if made is not None and made.is_own:
-            made.reader.dispose()
+        if self._made is not None:
+            self._made.reader.dispose()
 
     @contextmanager
     def _session(self, bind: Engine) -> Iterator[Session]:
@@ -112,10 +111,12 @@ class Database:
     def _make_binds(self, host: Engine) -> _Binds:
         if host.dialect.name == "sqlite":
             own = self._sqlite_engine(host)
-            return _Binds(writer=own.execution_options(rindle_begin="IMMEDIATE"), reader=own, is_own=True)
+            return _Binds(writer=own.execution_options(rindle_begin="IMMEDIATE"), reader=own)
+        # A pool of our own: a request whose session holds a connection must not wait for a second one of the same pool.
+        own = create_engine(host.url, pool=host.pool.recreate())
         # MariaDB's default would answer a compare-and-set from an old snapshot.
-        committed = host.execution_options(isolation_level="READ COMMITTED")
-        return _Binds(writer=committed, reader=committed, is_own=False)
+        committed = own.execution_options(isolation_level="READ COMMITTED")
+        return _Binds(writer=committed, reader=committed)
 
     def _sqlite_engine(self, host: Engine) -> Engine:
         engine = create_engine(host.url)
@@ -149,7 +150,7 @@ class Database:
 
     def _caller_may_hold_the_lock(self) -> bool:
         session = self._host_session()
-        if session is None or not session.in_transaction():
+        if session is None or not session.is_active or not session.in_transaction():
             return False
         driver = session.connection(bind_arguments={"bind": self._host_engine()}).connection.dbapi_connection
         return bool(getattr(driver, "in_transaction", False))
@@ -178,12 +179,16 @@ def _refuse_after_fork(_connection: object, record: ConnectionPoolEntry, proxy: 
 
 @contextmanager
 def translate_busy() -> Iterator[None]:
-    """Turn the drivers' ways to say "locked" into DatabaseBusy."""
+    """Turn the drivers' ways to say "locked" into DatabaseBusy, and "away" into DatabaseUnavailable."""
     try:
         yield
+    except PoolTimeout as error:
+        raise DatabaseBusy from error
     except DBAPIError as error:
         if is_busy(error):
             raise DatabaseBusy from error
+        if isinstance(error, (OperationalError, InterfaceError)):
+            raise DatabaseUnavailable(str(error.orig)) from error
         raise
 
 

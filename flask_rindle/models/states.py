@@ -18,7 +18,7 @@ class AssetState(StrEnum):
     READY = "ready"  # every variant is there
     DEGRADED = "degraded"  # the original is there, some variant is not
     QUARANTINED = "quarantined"  # refused by the gate; never delivered
-    DELETED = "deleted"  # never delivered again; its bytes are being removed
+    DELETED = "deleted"  # no link is made any more; its bytes are being removed
 
 
 class VariantState(StrEnum):

@@ -159,7 +159,9 @@ class Promotion:
         """Keep the verdict, give the ticket's place back, and let the purge remove the bytes."""
         now = self._tools.clock()
         with self._tools.database.transaction() as db_session:
-            row = db_session.get_one(Asset, asset.id)
+            row = db_session.get(Asset, asset.id)
+            if row is None or row.state == AssetState.DELETED:
+                return
             move(
                 db_session,
                 row,

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from flask_rindle.errors import UnknownName
+from flask_rindle.errors import UnknownName, WorkInProgress
 from flask_rindle.models.asset import Asset, Variant
 from flask_rindle.models.states import AssetState
 from flask_rindle.models.upload import UploadSession
-from flask_rindle.outbox import Claim
+from flask_rindle.outbox import Claim, JobKind
 from flask_rindle.pipeline.tools import Tools
 from flask_rindle.processing.base import Stop
 from flask_rindle.security.mime import extension_for
@@ -41,6 +41,8 @@ class Purge:
             if asset is None or asset.state not in (AssetState.DELETED, AssetState.QUARANTINED):
                 return
             leftovers = self._leftovers(db_session, asset)
+        if self._tools.outbox.is_running(asset.id, (JobKind.PROMOTE, JobKind.VARIANTS)):
+            raise WorkInProgress(asset.id)  # it may still write what we would have to remove
         for leftover in leftovers:
             self._tools.storages[leftover.storage].delete(leftover.key)
         if asset.state == AssetState.DELETED:
@@ -54,9 +56,8 @@ class Purge:
         session = db_session.scalars(select(UploadSession).filter_by(asset_id=asset.id)).first()
         variants = db_session.scalars(select(Variant).filter_by(asset_id=asset.id)).all()
         final = asset.storage_key or original_key(asset.profile, asset.id, extension_for(asset.content_type or ""))
-        found = [_Leftover(asset.storage, final)]
-        if session is not None:
-            found.append(_Leftover(session.storage, session.upload_key))
+        found = [] if session is None else [_Leftover(session.storage, session.upload_key)]
+        found.append(_Leftover(asset.storage, final))
         keys = [(variant.storage, self._key_of(asset, variant)) for variant in variants]
         return found + [_Leftover(storage, key) for storage, key in keys if key is not None]
 

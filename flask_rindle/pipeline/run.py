@@ -8,9 +8,20 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Protocol, Self
 
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
 from flask_rindle import signals
-from flask_rindle.errors import Cancelled, LostRace, RindleError, SandboxFailed
+from flask_rindle.errors import (
+    Cancelled,
+    DatabaseUnavailable,
+    HostTrouble,
+    LostRace,
+    RindleError,
+    SandboxFailed,
+)
 from flask_rindle.outbox import LEASE_SECONDS, Claim, JobKind, Outbox, Pulse, error_code
+from flask_rindle.pipeline.expire import Expiry
 from flask_rindle.pipeline.promote import Promotion
 from flask_rindle.pipeline.purge import Purge
 from flask_rindle.pipeline.tools import Tools
@@ -41,6 +52,7 @@ class Pipeline:
             JobKind.PROMOTE: Promotion(tools),
             JobKind.VARIANTS: VariantWork(tools),
             JobKind.PURGE: Purge(tools),
+            JobKind.EXPIRE: Expiry(tools),
         }
 
     def run(self, claim: Claim, *, released: Stop = never) -> None:
@@ -52,7 +64,7 @@ class Pipeline:
             except Cancelled:
                 (self._outbox.call_off if heart.wants_stop else self._outbox.release)(claim)
             except Exception as error:  # noqa: BLE001 - here it is decided what any error means
-                self._judge(step, claim, error)
+                self._judge(step, claim, _named(error))
             else:
                 self._outbox.succeed(claim)
         signals.job_stop.send(claim.kind.value, job_id=claim.id, asset_id=claim.asset_id, attempt=claim.attempt)
@@ -75,7 +87,20 @@ class Pipeline:
     def _is_worth_another(self, claim: Claim, error: Exception) -> bool:
         if isinstance(error, RindleError):
             return (error.retryable or isinstance(error, LostRace)) and not claim.is_last_attempt
-        return claim.attempt < min(MAX_ATTEMPTS_AT_A_BUG, claim.max_attempts)
+        return claim.bugs + 1 < MAX_ATTEMPTS_AT_A_BUG and not claim.is_last_attempt
+
+
+def _named(error: Exception) -> Exception:
+    """Trouble of the world around us by a name of ours, because it passes; a bug as it is."""
+    named: RindleError
+    if isinstance(error, (DBAPIError, PoolTimeout)):
+        named = DatabaseUnavailable(type(error).__name__)
+    elif isinstance(error, OSError):
+        named = HostTrouble(error.strerror or type(error).__name__)
+    else:
+        return error
+    named.__cause__ = error
+    return named
 
 
 class _Heartbeat:
@@ -95,8 +120,8 @@ class _Heartbeat:
         while not self._over.wait(HEARTBEAT_SECONDS):
             try:
                 self._pulse = self._beat()
-            except RindleError:
-                log.warning("a heartbeat could not be written; the lease has %s s left at most", LEASE_SECONDS)
+            except Exception:
+                log.exception("a heartbeat could not be written; the lease has %s s left at most", LEASE_SECONDS)
 
     def __enter__(self) -> Self:
         self._thread.start()

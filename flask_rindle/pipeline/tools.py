@@ -15,6 +15,7 @@ from flask_rindle.outbox import Outbox
 from flask_rindle.processing.base import Probe, Processor
 from flask_rindle.profiles import ProfileRegistry
 from flask_rindle.recipes.base import Recipe
+from flask_rindle.sessions import Sessions
 from flask_rindle.storage.base import Storage
 from flask_rindle.types import Clock
 
@@ -28,6 +29,7 @@ class Tools:
     database: Database
     outbox: Outbox
     attachments: Attachments
+    sessions: Sessions
     probe: Probe
     processors: Sequence[Processor]
     clock: Clock

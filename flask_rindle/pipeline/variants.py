@@ -23,7 +23,7 @@ from flask_rindle.errors import (
 from flask_rindle.lifecycle import move, roll_up
 from flask_rindle.models.asset import Asset, Variant
 from flask_rindle.models.states import DELIVERABLE, VariantState
-from flask_rindle.outbox import MAX_ERROR_CHARACTERS, Claim, error_code
+from flask_rindle.outbox import Claim, error_code, error_text
 from flask_rindle.pipeline.tools import Tools
 from flask_rindle.processing.base import Failed, Made, Order, Processor, Stop
 from flask_rindle.security.mime import extension_for
@@ -184,7 +184,7 @@ class VariantWork:
             self._fail(db_session, variant, error)
 
     def _fail(self, db_session: Session, variant: Variant, error: Exception) -> None:
-        code, detail = error_code(error), str(error)[:MAX_ERROR_CHARACTERS]
+        code, detail = error_code(error), error_text(error)
         now = self._tools.clock()
         move(db_session, variant, VariantState.FAILED, now=now, error_code=code, error_detail=detail)
 

@@ -21,7 +21,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -168,20 +168,25 @@ class _Child:
     def __init__(self, limits: Limits) -> None:
         self.requests = 0
         self._limits = limits
-        self._directory = tempfile.mkdtemp(prefix="rindle-decoder-")
-        self._wire, theirs = socket.socketpair()
-        self._stderr, stderr = os.pipe()
-        os.set_blocking(self._stderr, False)
-        os.set_blocking(stderr, False)  # what nobody reads is dropped, and blocks nobody
-        try:
-            self._process = _spawn(limits, self._directory, theirs.fileno(), stderr)
-        except OSError:
-            self._clear()
-            raise
-        finally:
-            theirs.close()
-            os.close(stderr)
+        with ExitStack() as undo:
+            self._directory = tempfile.mkdtemp(prefix="rindle-decoder-")
+            undo.callback(shutil.rmtree, self._directory, ignore_errors=True)
+            self._wire, theirs = socket.socketpair()
+            undo.callback(self._wire.close)
+            with theirs:
+                self._stderr, stderr = os.pipe()
+                undo.callback(os.close, self._stderr)
+                self._start(theirs.fileno(), stderr)
+            undo.pop_all()
         self._wire.settimeout(_POLL_SECONDS)
+
+    def _start(self, wire: int, stderr: int) -> None:
+        try:
+            os.set_blocking(self._stderr, False)
+            os.set_blocking(stderr, False)  # what nobody reads is dropped, and blocks nobody
+            self._process = _spawn(self._limits, self._directory, wire, stderr)
+        finally:
+            os.close(stderr)
 
     def ask(self, line: bytes, descriptors: Sequence[int], stop: Stop) -> object:
         """The answer to one request, not yet believed. Raises the error that the child reports."""

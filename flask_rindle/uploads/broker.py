@@ -7,17 +7,16 @@ records in another.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any, BinaryIO, cast
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from flask_rindle import policy, signals
-from flask_rindle.attachments import Attachments
 from flask_rindle.errors import (
     LostRace,
     MalformedRequest,
@@ -40,6 +39,7 @@ from flask_rindle.outbox import JobKind, Outbox
 from flask_rindle.profiles import Profile, ProfileRegistry
 from flask_rindle.security.mime import canonical_type, kind_of
 from flask_rindle.security.names import clean_filename, incoming_key
+from flask_rindle.sessions import Sessions
 from flask_rindle.storage.base import PresignedUpload, PresignsPut, PutTerms, Storage, StoredObject, require
 from flask_rindle.types import Checksum, Clock, new_id
 from flask_rindle.uploads.strategies import Strategy, best_strategy
@@ -96,7 +96,7 @@ class UploadBroker:
         storages: Mapping[str, Storage],
         database: Database,
         outbox: Outbox,
-        attachments: Attachments,
+        sessions: Sessions,
         clock: Clock,
         session_ttl: timedelta,
         url_ttl: timedelta,
@@ -105,7 +105,7 @@ class UploadBroker:
         self._storages = storages
         self._database = database
         self._outbox = outbox
-        self._attachments = attachments
+        self._sessions = sessions
         self._clock = clock
         self._session_ttl = session_ttl
         self._url_ttl = url_ttl
@@ -126,6 +126,7 @@ class UploadBroker:
             asset = self._stage_asset(db_session, profile, announced)
             values = self._session_values(ticket, announced, asset, chosen)
             session = self._reserve(db_session, ticket, values)
+            self._outbox.add(db_session, JobKind.EXPIRE, asset.id, not_before=session.expires_at)
             on_commit(db_session, lambda: signals.upload_start.send(profile.name, session_id=session.id))
             return session
 
@@ -184,16 +185,25 @@ class UploadBroker:
             return self._load(db_session, session_id)
 
     def find_repeat(self, ticket: Ticket, announced: Announcement) -> UploadSession | None:
-        """The live or completed session that this very file was sent in with this ticket before."""
+        """The live or completed session that this very file was announced in with this ticket before."""
         same = select(UploadSession).where(
             UploadSession.ticket_id == ticket.id,
             UploadSession.ticket_place.is_not(None),
             UploadSession.filename == announced.filename,
             UploadSession.declared_bytes == announced.byte_size,
-            UploadSession.checksum == (None if announced.checksum is None else str(announced.checksum)),
         )
+        if announced.checksum is not None:
+            same = same.where(or_(UploadSession.checksum.is_(None), UploadSession.checksum == str(announced.checksum)))
         with self._database.reading() as db_session:
-            return db_session.scalars(same).first()
+            return db_session.scalars(same.order_by(UploadSession.created_at.desc())).first()
+
+    def give_up(self, session_id: uuid.UUID) -> None:
+        """End a session whose bytes stopped coming, for another that brings them anew; quiet when it is over."""
+        with self._database.transaction() as db_session:
+            session, asset = self._load(db_session, session_id)
+            if session.state not in SESSION_OVER:
+                values = {"error_code": "superseded", "error_detail": "The file was sent again."}
+                self._sessions.abandon(db_session, session, asset, SessionState.FAILED, **values)
 
     def sign(self, session_id: uuid.UUID) -> PresignedUpload:
         """A URL to PUT the bytes at; asking again gives a fresh one. Raises UploadUnsupported, SessionClosed."""
@@ -220,14 +230,9 @@ class UploadBroker:
         Raises SessionClosed, also when the session ended while the bytes came in; nothing is kept then.
         """
         self._require_writable(storage, upload_key)
-        stored = self._storages[storage].put(upload_key, source, content_type=content_type)
-        try:
-            self._require_writable(storage, upload_key)
-        except SessionClosed as closed:
-            if closed.state != SessionState.COMPLETED:
-                self._storages[storage].delete(upload_key)
-            raise
-        return stored
+        # Asked again when the last byte is in, before the object can be seen: whoever is late changes nothing.
+        guarded = cast("BinaryIO", _AtEnd(source, lambda: self._require_writable(storage, upload_key)))
+        return self._storages[storage].put(upload_key, guarded, content_type=content_type)
 
     def _require_writable(self, storage: str, upload_key: str) -> None:
         with self._database.reading() as db_session:
@@ -249,13 +254,12 @@ class UploadBroker:
         storage = self._storages[session.storage]
         try:
             storage.put(session.upload_key, capped, content_type=session.content_type)
-        except (RindleError, OSError) as error:
-            self._fail(session_id, error)
-            raise
-        try:
             return self.complete(session_id)
         except SessionClosed:
             storage.delete(session.upload_key)
+            raise
+        except BaseException as error:
+            self._fail(session_id, error)
             raise
 
     def complete(self, session_id: uuid.UUID) -> Completion:
@@ -266,21 +270,24 @@ class UploadBroker:
         done = self._already_complete(session_id)
         if done is not None:
             return done
-        session = self._live(session_id)
+        try:
+            return self._complete(self._live(session_id))
+        except (LostRace, SessionClosed, UploadIncomplete):
+            # Somebody else may have completed it meanwhile, and the pipeline may have moved the bytes on.
+            done = self._already_complete(session_id)
+            if done is None:
+                raise
+            return done
+
+    def _complete(self, session: UploadSession) -> Completion:
         stored = self._stat(session)
         try:
             profile = self._profiles.get(session.profile)
             policy.check_stored(profile, declared_bytes=session.declared_bytes, stored_bytes=stored.size_bytes)
         except RejectedUpload as error:
-            self._fail(session_id, error)
+            self._fail(session.id, error)
             raise
-        try:
-            return self._record_completion(session_id, stored)
-        except LostRace:
-            done = self._already_complete(session_id)
-            if done is None:
-                raise
-            return done
+        return self._record_completion(session.id, stored)
 
     def cancel(self, session_id: uuid.UUID) -> None:
         """End the session and remove what has arrived; quiet when it is cancelled already."""
@@ -288,7 +295,7 @@ class UploadBroker:
             session, asset = self._load(db_session, session_id)
             if session.state in SESSION_OVER and session.state != SessionState.ABORTED:
                 raise SessionClosed(session.state)
-            self._abandon(db_session, session, asset, SessionState.ABORTED)
+            self._sessions.abandon(db_session, session, asset, SessionState.ABORTED)
 
     def _stat(self, session: UploadSession) -> StoredObject:
         try:
@@ -321,6 +328,7 @@ class UploadBroker:
                 received_bytes=stored.size_bytes,
             )
             move(db_session, asset, AssetState.VALIDATING, now=now, byte_size=stored.size_bytes)
+            self._outbox.forget(db_session, asset.id, JobKind.EXPIRE)
             self._outbox.add(db_session, JobKind.PROMOTE, asset.id)
             facts: dict[str, Any] = {"session_id": session.id, "asset_id": asset.id}
             on_commit(db_session, partial(signals.upload_stop.send, session.profile, **facts))
@@ -347,22 +355,16 @@ class UploadBroker:
         with self._database.transaction() as db_session:
             session, asset = self._load(db_session, session_id)
             if session.state not in SESSION_OVER:
-                self._abandon(db_session, session, asset, SessionState.EXPIRED)
+                self._sessions.abandon(db_session, session, asset, SessionState.EXPIRED)
 
-    def _fail(self, session_id: uuid.UUID, error: Exception) -> None:
+    def _fail(self, session_id: uuid.UUID, error: BaseException) -> None:
         code = error.code if isinstance(error, RindleError) else "connection_lost"
         detail = error.public_message if isinstance(error, RindleError) else "The connection broke off."
         with self._database.transaction() as db_session:
             session, asset = self._load(db_session, session_id)
             if session.state not in SESSION_OVER:
-                self._abandon(db_session, session, asset, SessionState.FAILED, error_code=code, error_detail=detail)
-
-    def _abandon(
-        self, db_session: Session, session: UploadSession, asset: Asset | None, state: SessionState, **values: Any
-    ) -> None:
-        """End a session without success: its place on the ticket is free again, its bytes go."""
-        if move(db_session, session, state, now=self._clock(), ticket_place=None, **values) and asset is not None:
-            self._attachments.remove(db_session, asset)
+                values = {"error_code": code, "error_detail": detail}
+                self._sessions.abandon(db_session, session, asset, SessionState.FAILED, **values)
 
     def _load(self, db_session: Session, session_id: uuid.UUID) -> tuple[UploadSession, Asset | None]:
         session = db_session.get(UploadSession, session_id)
@@ -385,4 +387,18 @@ class _Capped:
         self._seen_bytes += len(chunk)
         if self._limit_bytes is not None and self._seen_bytes > self._limit_bytes:
             raise TooLarge(self._limit_bytes)
+        return chunk
+
+
+class _AtEnd:
+    """A readable that makes a call before it says that it is at its end."""
+
+    def __init__(self, source: BinaryIO, call: Callable[[], None]) -> None:
+        self._source = source
+        self._call = call
+
+    def read(self, size: int = -1) -> bytes:
+        chunk = self._source.read(size)
+        if not chunk:
+            self._call()
         return chunk

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flask import Blueprint
+from werkzeug.exceptions import HTTPException
 
 from flask_rindle.errors import RindleError
 from flask_rindle.web import errors, events, files, uploads
@@ -22,4 +23,5 @@ def make_blueprint(url_prefix: str) -> Blueprint:
     files.add_routes(blueprint)
     events.add_routes(blueprint)
     blueprint.register_error_handler(RindleError, errors.answer)
+    blueprint.register_error_handler(HTTPException, errors.answer_http)
     return blueprint

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from flask import Response, json
+from werkzeug.exceptions import HTTPException
 
 from flask_rindle import errors
 from flask_rindle.errors import RindleError
@@ -40,6 +42,8 @@ STATUS: dict[type[RindleError], HTTPStatus] = {
     errors.StorageUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
     errors.DatabaseBusy: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.DatabaseUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.HostTrouble: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 _ASK_AGAIN = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INSUFFICIENT_STORAGE})
 
@@ -54,13 +58,27 @@ def answer(error: RindleError) -> Response:
     status = status_of(error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("%s: %s", error.code, error, exc_info=error)
+    return _problem(status, error.code, error.public_message, error.facts)
+
+
+def answer_http(error: HTTPException) -> Response:
+    """What Flask and Werkzeug refuse by themselves, in the same form."""
+    status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+    response = _problem(status, status.name.lower(), error.description or status.phrase, {})
+    for name, value in error.get_headers():
+        if name.lower() in ("allow", "retry-after"):
+            response.headers[name] = value
+    return response
+
+
+def _problem(status: HTTPStatus, code: str, detail: str, facts: Mapping[str, object]) -> Response:
     body = {
-        **error.facts,
+        **facts,
         "type": "about:blank",
         "title": status.phrase,
         "status": status.value,
-        "code": error.code,
-        "detail": error.public_message,
+        "code": code,
+        "detail": detail,
     }
     response = Response(json.dumps(body), status=status, mimetype="application/problem+json")
     response.headers["Cache-Control"] = "no-store"

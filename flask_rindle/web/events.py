@@ -45,7 +45,7 @@ def events() -> ResponseReturnValue:
     payload = engine.tokens.open(Purpose.EVENTS, request.args.get("token", ""))
     assets = [uuid.UUID(text) for text in payload["assets"]]
     after_id = _last_event_id()
-    if after_id and not engine.feed.unsettled(assets) and not engine.feed.since(assets, after_id):
+    if after_id and not engine.feed.unsettled(assets) and not any(engine.feed.since(assets, after_id)):
         return "", HTTPStatus.NO_CONTENT  # tells a browser not to connect again
     changes = _live if _has_threads() else _once
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 
 from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import ClientDisconnected
+from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.http import is_resource_modified, parse_range_header
 
 from flask_rindle import signals
@@ -39,7 +39,7 @@ def put_file(token: str) -> ResponseReturnValue:
     """Store the body, if it is just what the link was signed for."""
     engine = current_engine()
     grant = engine.links.open_put(token)
-    request.max_content_length = None
+    request.max_content_length = grant.size_bytes  # what was signed counts, not what the host allows in its own forms
     _check_headers(grant)
     body = _Body(cast("BinaryIO", request.stream), grant)
     stored = engine.uploads.write_staged(
@@ -79,7 +79,10 @@ class _Body:
     def _receive(self, size: int) -> bytes:
         try:
             return self._stream.read(size)
-        except (OSError, ClientDisconnected) as error:
+        except RequestEntityTooLarge as error:
+            raise SizeMismatch(self._grant.size_bytes, self._seen_bytes + 1) from error
+        except Exception as error:
+            # Every server has errors of its own for a body that breaks off or makes no sense.
             raise UploadIncomplete from error
 
 
@@ -127,8 +130,12 @@ def _wanted_range(stored: StoredObject) -> tuple[ByteRange | None, bool]:
     header = parse_range_header(request.headers.get("Range"))
     if header is None or header.units != "bytes" or len(header.ranges) != 1 or not _if_range_holds(stored):
         return None, True
-    found = header.range_for_length(stored.size_bytes)
-    return (None, False) if found is None else (ByteRange(*found), True)
+    start, stop = header.ranges[0]
+    if start < 0 < stored.size_bytes:
+        return ByteRange(max(stored.size_bytes + start, 0), stored.size_bytes), True
+    if start < 0 or start >= stored.size_bytes:
+        return None, False
+    return ByteRange(start, min(stop or stored.size_bytes, stored.size_bytes)), True
 
 
 def _if_range_holds(stored: StoredObject) -> bool:

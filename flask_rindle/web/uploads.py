@@ -130,7 +130,7 @@ def _take_form(engine: Engine) -> tuple[Ticket, uuid.UUID]:
     try:
         files = [file for file in request.files.getlist("file") if file.filename]
     except RequestEntityTooLarge as error:
-        raise TooLarge(_largest_file(engine) or 0) from error
+        raise TooLarge(_largest_file(engine) or request.max_content_length or 0) from error
     ticket = engine.tickets.open(request.form.get("ticket", ""), actor=engine.host.actor())
     if not files:
         raise EmptyUpload
@@ -141,22 +141,26 @@ def _take_file(engine: Engine, ticket: Ticket, file: FileStorage) -> uuid.UUID:
     if "session" in request.form:
         session, _ = _owned_by(engine, ticket, request.form["session"])
     else:
-        session, is_repeat = _form_session(engine, ticket, file)
-        if is_repeat:
-            return session.id
+        session = _form_session(engine, ticket, file)
+    if session.state == SessionState.COMPLETED:
+        return session.id
     return engine.uploads.receive(session.id, cast("BinaryIO", file.stream)).session.id
 
 
-def _form_session(engine: Engine, ticket: Ticket, file: FileStorage) -> tuple[UploadSession, bool]:
-    """A new session; or, where the same form was sent twice, the one that has its file already."""
+def _form_session(engine: Engine, ticket: Ticket, file: FileStorage) -> UploadSession:
+    """The session that the file goes to; the completed one, where the same form was sent twice."""
     announced = _announce(file)
     try:
-        return engine.uploads.open(ticket, announced, strategy=Strategy.FORM), False
+        return engine.uploads.open(ticket, announced, strategy=Strategy.FORM)
     except TicketUsed:
         repeat = engine.uploads.find_repeat(ticket, announced)
         if repeat is None:
             raise
-        return repeat, True
+    if repeat.state == SessionState.UPLOADING:
+        # Its bytes come in elsewhere, or stopped coming; this form has them, and is the one that is waited for.
+        engine.uploads.give_up(repeat.id)
+        return engine.uploads.open(ticket, announced, strategy=Strategy.FORM)
+    return repeat
 
 
 def _announce(file: FileStorage) -> Announcement:
@@ -168,7 +172,7 @@ def _announce(file: FileStorage) -> Announcement:
 
 
 def _form_limit(engine: Engine) -> int | None:
-    """The largest form that any profile could want; a profile without a limit lifts it.
+    """The largest form that any profile could want; beside a profile without a limit the host's own limit holds.
 
     Which profile it is stands in the ticket, and that is in the form.
     """
@@ -233,7 +237,10 @@ def _owned_by(engine: Engine, ticket: Ticket, session_id: str) -> tuple[UploadSe
 
 def _json() -> dict[str, Any]:
     request.max_content_length = FORM_OVERHEAD_BYTES
-    body = request.get_json(silent=True)
+    try:
+        body = request.get_json(silent=True)
+    except (RequestEntityTooLarge, RecursionError) as error:
+        raise MalformedRequest("body", "is too large") from error
     if not isinstance(body, dict):
         raise MalformedRequest("body", "must be a JSON object")
     return body

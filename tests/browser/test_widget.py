@@ -807,9 +807,7 @@ class TestRefusals:
     def test_a_wrong_type_is_refused_without_a_request(self, page: Page, fake: FakeRindle) -> None:
         page.goto("/page/single")
         page.get_by_label("Photo").set_input_files({"name": "a.gif", "mimeType": "image/gif", "buffer": b"GIF89a"})
-        expect(status(page)).to_have_text(
-            "Files of type image/gif are not accepted here. Send JPEG, PNG, WebP."
-        )
+        expect(status(page)).to_have_text("Files of type image/gif are not accepted here. Send JPEG, PNG, WebP.")
         assert fake.log == []
         page.get_by_label("Photo").set_input_files(photo())
         expect(status(page)).to_have_text("Done")

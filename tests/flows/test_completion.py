@@ -71,6 +71,26 @@ def test_completing_at_once_from_many_threads_gives_one_result(app: Flask, sessi
     assert len(completions) == 1
 
 
+@pytest.mark.parametrize("moment", ["_live", "_stat", "_record_completion"])
+def test_a_second_completion_between_any_two_steps_changes_nothing(
+    app: Flask, session: UploadSession, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Somebody completes, and the pipeline moves the bytes on, just before each step of ours."""
+    engine = app.extensions["rindle"]
+    uploads = engine.uploads
+    step = getattr(uploads, moment)
+
+    def overtaken(*args: Any) -> Any:
+        monkeypatch.undo()
+        uploads.complete(session.id)
+        engine.jobs.drain()
+        return step(*args)
+
+    monkeypatch.setattr(uploads, moment, overtaken)
+    assert uploads.complete(session.id).asset.id == session.asset_id
+    assert [asset.state for asset in rows(app, Asset)] == ["ready"]
+
+
 def test_completing_against_cancelling_has_one_winner(app: Flask, session: UploadSession) -> None:
     uploads = app.extensions["rindle"].uploads
     together(lambda: uploads.complete(session.id), lambda: uploads.cancel(session.id))
@@ -144,5 +164,6 @@ def test_completing_from_two_processes_gives_one_result(
         process.stdin.write("go\n")
         process.stdin.flush()
     answers = [process.communicate()[0].strip() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
     assert answers == [str(session.asset_id)] * 2
     assert len(rows(app, Job)) == 1

@@ -172,13 +172,26 @@ def test_a_changed_source_is_not_published(
 
 
 def test_an_asset_that_is_removed_meanwhile_keeps_nothing(
-    engine: Engine, app: Flask, asset_id: Any, meddle: Callable[..., None], drain: Callable[[], int], rows: Any
+    engine: Engine,
+    app: Flask,
+    asset_id: Any,
+    meddle: Callable[..., None],
+    drain: Callable[[], int],
+    rows: Any,
+    clock: FrozenClock,
 ) -> None:
+    """The purge waits for the worker, which may still write; then everything goes."""
+
     def remove(_: object) -> None:
         with engine.database.transaction() as db_session:
             engine.attachments.remove(db_session, db_session.get_one(Asset, asset_id))
 
     meddle(remove)
+    drain()
+    assert [(job.state, job.errors[0]["code"]) for job in rows(Job) if job.kind == "purge"] == [
+        ("queued", "work_in_progress")
+    ]
+    clock.tick(seconds=5)
     drain()
     assert (rows(Asset), rows(Variant), variant_files(app)) == ([], [], set())
 
