@@ -6,7 +6,7 @@ from flask import Blueprint
 from werkzeug.exceptions import HTTPException
 
 from flask_rindle.errors import RindleError
-from flask_rindle.web import errors, events, files, uploads
+from flask_rindle.web import errors, events, files, form, uploads
 
 
 def make_blueprint(url_prefix: str) -> Blueprint:
@@ -20,6 +20,7 @@ def make_blueprint(url_prefix: str) -> Blueprint:
         template_folder="templates",
     )
     uploads.add_routes(blueprint)
+    form.add_routes(blueprint)
     files.add_routes(blueprint)
     events.add_routes(blueprint)
     blueprint.register_error_handler(RindleError, errors.answer)
