@@ -54,7 +54,8 @@ class IncomingForm:
 
         It may refuse by raising. Raises MalformedRequest, TooLarge, UploadIncomplete.
         """
-        decoder = MultipartDecoder(boundary, MAX_FIELD_BYTES, max_parts=MAX_PARTS)
+        # The decoder's own limit is one of its buffer, which must hold a chunk beside what was left of the last.
+        decoder = MultipartDecoder(boundary, MAX_FIELD_BYTES + 2 * _CHUNK_BYTES, max_parts=MAX_PARTS)
         try:
             for event in _events(decoder, stream):
                 self._take(event, limit)

@@ -184,7 +184,7 @@ def test_a_file_that_will_not_be_taken_is_not_read(
         content_type="multipart/form-data; boundary=b",
         environ_overrides={"wsgi.input": body, "CONTENT_LENGTH": str(size)},
     )
-    assert answer.status_code == status
+    assert answer.status_code == status, answer.text
     assert body.read_bytes < at_most
 
 
@@ -221,3 +221,17 @@ def test_what_is_no_form_of_ours_is_refused_in_words(client: FlaskClient, conten
     answer = client.post("/rindle/uploads/form", data=data, content_type=content_type, headers=headers)
     assert answer.status_code in (400, 403)
     assert answer.json["code"] in ("malformed_request", "ticket_invalid")
+
+
+@pytest.mark.parametrize("size", [65_000, 65_536, 65_537, 131_072, 600_000, 3_000_000])
+def test_files_of_every_size_arrive_whole(
+    app: Flask, ticket: Callable[..., str], submit: Callable[..., Any], photo: Callable[..., bytes], size: int
+) -> None:
+    """Chunks, boundaries and the step from memory to disk fall at different places."""
+    data = photo(40, 40)
+    data += b"\r\n--" * ((size - len(data)) // 4) + b"-" * ((size - len(data)) % 4)
+    assert submit(ticket(), data, accept="application/json").status_code == 201
+    engine = app.extensions["rindle"]
+    with engine.database.reading() as db_session:
+        (asset,) = db_session.scalars(select(Asset))
+    assert b"".join(engine.storages["default"].read(asset.storage_key)) == data
