@@ -181,10 +181,13 @@ def test_a_file_that_will_not_be_taken_is_not_read(
     body = Counted((fields + file).encode(), size)
     answer = client.post(
         "/rindle/uploads/form",
-        content_type="multipart/form-data; boundary=b",
-        environ_overrides={"wsgi.input": body, "CONTENT_LENGTH": str(size)},
+        environ_overrides={
+            "wsgi.input": body,
+            "CONTENT_LENGTH": str(size),
+            "CONTENT_TYPE": "multipart/form-data; boundary=b",
+        },
     )
-    assert answer.status_code == status, answer.text
+    assert answer.status_code == status
     assert body.read_bytes < at_most
 
 
