@@ -77,7 +77,7 @@ class Local(Storage, PresignsPut, Promotes, LinksThroughApp):
 
     def __init__(self, name: str, *, root: str | Path) -> None:
         super().__init__(name)
-        self.root = Path(root).resolve()
+        self.root = _checked_root(root)
         self._temp = self.root / ".tmp"
 
     def put(self, key: str, source: BinaryIO, *, content_type: str | None = None) -> StoredObject:
@@ -250,7 +250,13 @@ class Local(Storage, PresignsPut, Promotes, LinksThroughApp):
             folder.parent.mkdir(parents=True, exist_ok=True)
         else:
             self._make_folder(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        except FileExistsError:
+            if folder.is_file():
+                raise
+            # Somebody made it and a delete has just pruned it: to be made again, as if it had not been there.
+            raise FileNotFoundError(folder) from None
         sync_folder(folder.parent)
 
     def _remove(self, key: str) -> None:
@@ -280,6 +286,20 @@ class Local(Storage, PresignsPut, Promotes, LinksThroughApp):
             except OSError:  # not empty, as a rule; and an empty folder is no failure of delete
                 return
             folder = folder.parent
+
+
+def _checked_root(root: str | Path) -> Path:
+    """The root as an absolute path; a ValueError says what to write instead of what is no directory."""
+    if not str(root):
+        msg = f"root={root!r} is no directory; write one such as /srv/media"
+        raise ValueError(msg)
+    path = Path(root).resolve()
+    # What is missing is made at the first write; what is a file never becomes a directory.
+    nearest = next(place for place in (path, *path.parents) if place.exists())
+    if not nearest.is_dir():
+        msg = f"root={str(root)!r} is no directory, because {nearest} is a file; write one such as /srv/media"
+        raise ValueError(msg)
+    return path
 
 
 @contextmanager
