@@ -170,7 +170,8 @@ def find_owner_problems(owners: Any) -> list[str]:
     return [
         f'owners has {name!r}: {cls!r}; write names and model classes, such as {{"user": User}}'
         for name, cls in owners.items()
-        if inspect(cls, raiseerr=False) is None or not 0 < len(str(name)) <= MAX_OWNER_CHARACTERS
+        if not (isinstance(name, str) and 0 < len(name) <= MAX_OWNER_CHARACTERS)
+        or not (isinstance(cls, type) and inspect(cls, raiseerr=False) is not None)
     ]
 
 

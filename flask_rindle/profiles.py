@@ -12,6 +12,7 @@ from flask_rindle.errors import InvalidProfile, UnknownName
 from flask_rindle.processing.base import Scanner
 from flask_rindle.recipes.base import Recipe
 from flask_rindle.security.mime import OCTET_STREAM, canonical_type
+from flask_rindle.settings import MAX_SECONDS
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _EXTENSION = re.compile(r"\.[a-z0-9]{1,15}")
@@ -146,6 +147,8 @@ def _check_limits(cls: type[Profile]) -> Iterable[str]:
         given = _written(cls, option)
         if given is not None and (type(given) is not int or given < 1):
             yield f"{option}={given!r}: write a whole number of {unit} above 0, or None"
+        elif option == "signed_url_ttl" and given is not None and given > MAX_SECONDS:
+            yield f"{option}={given!r}: write at most {MAX_SECONDS} seconds, or set public = True for permanent links"
     public = _written(cls, "public")
     if type(public) is not bool:
         yield f"public={public!r}: write True or False"

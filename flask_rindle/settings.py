@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -133,5 +133,16 @@ def _check_paths(values: Mapping[str, Any]) -> Iterator[str]:
     prefix, tmp_dir = values["RINDLE_URL_PREFIX"], values["RINDLE_TMP_DIR"]
     if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
         yield f"RINDLE_URL_PREFIX={prefix!r}; write a path such as /rindle"
-    if tmp_dir is not None and not (isinstance(tmp_dir, (str, Path)) and os.access(Path(tmp_dir) / "", os.W_OK)):
+    if tmp_dir is not None and not _can_be_written(tmp_dir):
         yield f"RINDLE_TMP_DIR={tmp_dir!r} is no directory that can be written to; make it, or leave it out"
+
+
+def _can_be_written(directory: object) -> bool:
+    """Tried, not asked for: the system says yes to root, whatever will happen."""
+    if not isinstance(directory, (str, Path)):
+        return False
+    try:
+        with tempfile.TemporaryFile(dir=directory):
+            return True
+    except (OSError, ValueError):
+        return False

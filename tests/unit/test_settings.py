@@ -9,11 +9,18 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
 
-from flask_rindle.errors import ConfigurationError
+from flask_rindle import Profile, Rindle
+from flask_rindle.errors import ConfigurationError, InvalidProfile
+from flask_rindle.models import Asset
 from flask_rindle.settings import DEFAULTS, find_problems, read_settings
 
 FINE = {"SECRET_KEY": "x" * 32}
+
+
+class Avatar(Profile):
+    pass
 
 
 def test_defaults_are_fine_and_as_documented() -> None:
@@ -61,9 +68,9 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"RINDLE_STORAGES": {"media": "local"}}, "RINDLE_STORAGES['media']", '{"backend": "local"'),
     ({"RINDLE_STORAGES": {1: {"backend": "memory"}}}, "RINDLE_STORAGES[1]", '{"backend": "local"'),
     ({"RINDLE_JOBS": "cellery"}, "RINDLE_JOBS='cellery'", "embedded"),
-    ({"RINDLE_WORKERS": 0}, "RINDLE_WORKERS=0", "above 0"),
-    ({"RINDLE_WORKERS": True}, "RINDLE_WORKERS=True", "above 0"),
-    ({"RINDLE_WORKERS": "2"}, "RINDLE_WORKERS='2'", "above 0"),
+    ({"RINDLE_WORKERS": 0}, "RINDLE_WORKERS=0", "from 1 to 256"),
+    ({"RINDLE_WORKERS": True}, "RINDLE_WORKERS=True", "from 1 to 256"),
+    ({"RINDLE_WORKERS": "2"}, "RINDLE_WORKERS='2'", "from 1 to 256"),
     ({"RINDLE_SIGNED_URL_TTL": -1}, "RINDLE_SIGNED_URL_TTL=-1", "900"),
     ({"RINDLE_UPLOAD_SESSION_TTL": 1.5}, "RINDLE_UPLOAD_SESSION_TTL=1.5", "86400"),
     ({"RINDLE_URL_PREFIX": "rindle"}, "RINDLE_URL_PREFIX='rindle'", "/rindle"),
@@ -72,6 +79,25 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"RINDLE_URL_PREFIX": None}, "RINDLE_URL_PREFIX=None", "/rindle"),
     ({"RINDLE_TMP_DIR": "/no/such/folder"}, "RINDLE_TMP_DIR='/no/such/folder'", "make it"),
     ({"RINDLE_TMP_DIR": 7}, "RINDLE_TMP_DIR=7", "make it"),
+    ({"RINDLE_TMP_DIR": "/proc"}, "RINDLE_TMP_DIR='/proc'", "can be written to"),
+    ({"RINDLE_TMP_DIR": __file__}, "RINDLE_TMP_DIR=", "can be written to"),
+    ({"RINDLE_TMP_DIR": "a\0b"}, "RINDLE_TMP_DIR=", "can be written to"),
+    ({"SECRET_KEY": 5}, "SECRET_KEY", "long random value"),
+    ({"SECRET_KEY": [5]}, "SECRET_KEY", "long random value"),
+    ({"SECRET_KEY_FALLBACKS": "old"}, "SECRET_KEY_FALLBACKS", "write a list"),
+    ({"SECRET_KEY_FALLBACKS": [""]}, "SECRET_KEY_FALLBACKS", "non-empty"),
+    ({"SECRET_KEY_FALLBACKS": [None]}, "SECRET_KEY_FALLBACKS", "non-empty"),
+    ({"SECRET_KEY_FALLBACKS": 5}, "SECRET_KEY_FALLBACKS", "write a list"),
+    ({"SECRET_KEY_FALLBACKS": [5]}, "SECRET_KEY_FALLBACKS", "non-empty"),
+    ({"RINDLE_SIGNED_URL_TTL": 10**15}, "RINDLE_SIGNED_URL_TTL=1000", "from 1 to 315360000"),
+    ({"RINDLE_UPLOAD_SESSION_TTL": 10**11}, "RINDLE_UPLOAD_SESSION_TTL=1000", "from 1 to 315360000"),
+    ({"RINDLE_WORKERS": 10**5}, "RINDLE_WORKERS=100000", "from 1 to 256"),
+    ({"RINDLE_URL_PREFIX": "/r/<x>"}, "RINDLE_URL_PREFIX='/r/<x>'", "/rindle"),
+    ({"RINDLE_URL_PREFIX": "/a b"}, "RINDLE_URL_PREFIX='/a b'", "/rindle"),
+    ({"RINDLE_URL_PREFIX": "//evil"}, "RINDLE_URL_PREFIX='//evil'", "/rindle"),
+    ({"RINDLE_URL_PREFIX": "/é?x"}, "RINDLE_URL_PREFIX='/é?x'", "/rindle"),
+    ({"RINDLE_JOBS": ["embedded"]}, "RINDLE_JOBS=['embedded']", "embedded"),
+    ({"RINDLE_STORAGES": {"x" * 65: {"backend": "memory"}}}, "RINDLE_STORAGES['xxx", "at most 64 characters"),
 ]
 
 
@@ -98,3 +124,69 @@ def test_all_mistakes_come_at_once_out_of_init_app(make_app: Callable[..., Flask
         name in text
         for name in ("SECRET_KEY", "RINDLE_WORKERS", "RINDLE_JOBS", "RINDLE_STORAGES['media'] has no backend")
     )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"backend": dict},
+        {"backend": ["local"]},
+        {"backend": "local"},
+        {"backend": "local", "root": ""},
+        {"backend": "local", "root": None},
+        {"backend": "local", "root": "/etc/passwd"},
+        {"backend": "local", "root": "a\0b"},
+        {"backend": "os:getcwd"},
+        {"backend": ".x:y"},
+        {"backend": "no such"},
+        {"backend": "memory", 5: 6},
+    ],
+    ids=str,
+)
+def test_a_storage_that_cannot_be_built_is_a_mistake_in_the_set_up(
+    make_app: Callable[..., Flask], options: dict[Any, Any]
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"RINDLE_STORAGES\['default'\]"):
+        make_app(RINDLE_STORAGES={"default": options})
+
+
+class Nobody:
+    """No model."""
+
+
+@pytest.mark.parametrize("profiles", [["avatar"], [Avatar()], [Profile], [None], None, 5])
+def test_what_is_no_profile_is_a_mistake_in_the_set_up(make_app: Callable[..., Flask], profiles: Any) -> None:
+    with pytest.raises(ConfigurationError, match="write classes that subclass Profile"):
+        init(make_app, profiles=profiles)
+
+
+@pytest.mark.parametrize(
+    "owners",
+    [
+        [Nobody],
+        "user",
+        5,
+        {"user": Nobody},
+        {"user": "User"},
+        {"user": Asset()},
+        {"u" * 65: Asset},
+        {"": Asset},
+        {5: Asset},
+    ],
+)
+def test_what_is_no_owner_is_a_mistake_in_the_set_up(make_app: Callable[..., Flask], owners: Any) -> None:
+    with pytest.raises(ConfigurationError, match="write names and model classes"):
+        init(make_app, owners=owners)
+
+
+def init(make_app: Callable[..., Flask], **options: Any) -> None:
+    """`init_app` of another app on the same kind of config."""
+    app = Flask("other")
+    app.config.update({**make_app().config})
+    db = SQLAlchemy(app)
+    Rindle().init_app(app, db, **options)
+
+
+def test_a_profile_whose_links_would_outlive_the_calendar_is_refused() -> None:
+    with pytest.raises(InvalidProfile, match="at most 315360000 seconds"):
+        type("Archive", (Profile,), {"signed_url_ttl": 10**15})
