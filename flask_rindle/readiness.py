@@ -181,9 +181,9 @@ def _recent_gaps(db_session: Session) -> set[int]:
     """Ids below the newest that have been handed out lately and may still be committed."""
     newest = db_session.scalar(select(func.max(Event.id))) or 0
     since = utcnow() - timedelta(seconds=GAP_SECONDS)
-    recent = select(Event.id, Event.created_at).where(Event.id > newest - _MAX_GAPS).order_by(Event.id)
-    rows = db_session.execute(recent).all()
-    settled = max((row.id for row in rows if row.created_at < since), default=min((row.id for row in rows), default=0))
+    oldest = max(newest - _MAX_GAPS, 0)
+    rows = db_session.execute(select(Event.id, Event.created_at).where(Event.id > oldest)).all()
+    settled = max((row.id for row in rows if row.created_at < since), default=oldest)
     return set(range(settled + 1, newest)) - {row.id for row in rows}
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from flask_rindle.errors import DatabaseUnavailable
 from flask_rindle.models import Event
 from flask_rindle.readiness import Change, Feed, Subscription
 from flask_rindle.types import new_id, utcnow
@@ -46,7 +50,7 @@ def feed(app: Flask) -> Iterator[Feed]:
 
 
 def write(db_session: Session, asset_id: uuid.UUID, name: str) -> int:
-    event = Event(
+    row = Event(
         kind="variant",
         subject_id=new_id(),
         asset_id=asset_id,
@@ -55,9 +59,9 @@ def write(db_session: Session, asset_id: uuid.UUID, name: str) -> int:
         to_state="processing",
         created_at=utcnow(),
     )
-    db_session.add(event)
+    db_session.add(row)
     db_session.flush()
-    return event.id
+    return row.id
 
 
 def commit(app: Flask, asset_id: uuid.UUID, name: str) -> int:
@@ -106,6 +110,99 @@ def test_an_event_that_commits_late_is_told_and_never_skipped_by_a_resume(app: F
         last = commit(app, asset_id, "last")
         feed.read()
         assert [change.resume_id for change in heard(subscription)] == [last]
+
+
+@several_writers
+def test_the_very_first_event_may_commit_late_too(app: Flask, feed: Feed) -> None:
+    """Nothing older tells a feed, or a resume, that there is a gap below what it sees first."""
+    asset_id = new_id()
+    with app.app_context():
+        sql_engine = app.extensions["host"].db.engine
+    with Session(sql_engine) as late:
+        write(late, asset_id, "late")
+        commit(app, asset_id, "early")
+        (early,) = feed.since([asset_id], 0)
+        assert early.name == "early"
+        with feed.subscribe([asset_id]) as subscription:
+            late.commit()
+            feed.read()
+            assert [change.name for change in heard(subscription)] == ["late"]
+        assert [change.name for change in feed.since([asset_id], early.resume_id)] == ["late", "early"]
+
+
+@several_writers
+def test_a_feed_that_begins_above_a_gap_tells_of_it(app: Flask, feed: Feed) -> None:
+    """As a process that has just been started, among others that are writing."""
+    asset_id = new_id()
+    first = commit(app, asset_id, "first")
+    with app.app_context():
+        sql_engine = app.extensions["host"].db.engine
+    with Session(sql_engine) as late:
+        write(late, asset_id, "late")
+        commit(app, asset_id, "early")
+        assert [(change.name, change.resume_id) for change in feed.since([asset_id], first)] == [("early", first)]
+        with feed.subscribe([asset_id]) as subscription:
+            commit(app, asset_id, "next")
+            feed.read()
+            assert [(change.name, change.resume_id) for change in heard(subscription)] == [("next", first)]
+            late.commit()
+            feed.read()
+            assert [change.name for change in heard(subscription)] == ["late"]
+        assert [change.name for change in feed.since([asset_id], first)] == ["late", "early", "next"]
+
+
+def test_everything_is_told_however_much_it_is(app: Flask, feed: Feed) -> None:
+    asset_id = new_id()
+    with app.extensions["rindle"].database.transaction() as db_session:
+        ids = [write(db_session, asset_id, f"n{n}") for n in range(801)]
+    assert [change.resume_id for change in feed.since([asset_id], 0)] == ids
+    assert [change.resume_id for change in feed.since([asset_id], ids[299])] == ids[300:]
+    assert list(feed.since([asset_id], ids[-1])) == []
+
+
+@contextmanager
+def database_trouble(app: Flask) -> Iterator[threading.Event]:
+    """No statement about events gets through; the event is set when one has failed."""
+    engine, met = app.extensions["rindle"].database._binds().reader, threading.Event()
+
+    def fail(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "rindle_events" in statement:
+            met.set()
+            raise OperationalError(statement, {}, Exception("the server closed the connection"))
+
+    event.listen(engine, "before_cursor_execute", fail)
+    try:
+        yield met
+    finally:
+        event.remove(engine, "before_cursor_execute", fail)
+
+
+def test_the_readers_thread_survives_a_database_that_goes_away(make_app: Callable[..., Flask]) -> None:
+    app = make_app()
+    feed: Any = app.extensions["rindle"].feed
+    asset_id = new_id()
+    with feed.subscribe([asset_id]) as subscription:
+        thread = feed._thread
+        with database_trouble(app) as met:
+            feed._wakeups.ring()
+            assert met.wait(10)
+        commit(app, asset_id, "a")
+        feed._wakeups.ring()
+        change = subscription.next(SOON)
+        assert change is not None
+        assert change.name == "a"
+        assert feed._thread is thread
+
+
+def test_a_subscription_that_cannot_start_leaves_nothing(app: Flask, feed: Any) -> None:
+    asset_id = new_id()
+    with database_trouble(app), pytest.raises(DatabaseUnavailable), feed.subscribe([asset_id]):
+        pass
+    assert (feed._subscriptions, feed._thread) == (set(), None)
+    with feed.subscribe([asset_id]) as subscription:
+        commit(app, asset_id, "a")
+        feed.read()
+        assert [change.name for change in heard(subscription)] == ["a"]
 
 
 @several_writers
