@@ -29,6 +29,7 @@ log = logging.getLogger("flask_rindle.database")
 
 DEFAULT_BUSY_TIMEOUT_SECONDS = 5.0
 _HOOKS = "rindle_on_commit"
+_COMMITTED = "rindle_committed"
 _BUSY_CODES = frozenset({"55P03", "40P01", "40001", 1205, 1213, 1020})
 
 
@@ -231,23 +232,30 @@ def on_commit(session: Session, hook: Callable[[], object]) -> None:
 
 
 @event.listens_for(Session, "after_commit")
-def _run_hooks(session: Session) -> None:
+def _keep_hooks(session: Session) -> None:
     savepoint = session.get_nested_transaction()
     if savepoint is not None:
         hooks = session.info.get(_HOOKS, [])
         hooks[:] = [(savepoint.parent if of is savepoint else of, hook) for of, hook in hooks]
         return
     _forget(session)
-    for _, hook in session.info.pop(_HOOKS, []):
-        try:
-            hook()
-        except Exception:
-            # The commit stands: a listener's error must not look like its failure.
-            log.exception("a hook after a commit failed")
+    session.info.setdefault(_COMMITTED, []).extend(hook for _, hook in session.info.pop(_HOOKS, []))
 
 
 @event.listens_for(Session, "after_transaction_end")
-def _drop_hooks(session: Session, transaction: SessionTransaction) -> None:
+def _drop_or_run_hooks(session: Session, transaction: SessionTransaction) -> None:
+    """Not before the connection is back in its pool: a hook may need one, and there may be no other."""
     hooks = session.info.get(_HOOKS)
     if hooks:
         hooks[:] = [(of, hook) for of, hook in hooks if of is not transaction]
+    if transaction.parent is None:
+        for hook in session.info.pop(_COMMITTED, []):
+            _run(hook)
+
+
+def _run(hook: Callable[[], object]) -> None:
+    try:
+        hook()
+    except Exception:
+        # The commit stands: a listener's error must not look like its failure.
+        log.exception("a hook after a commit failed")

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -15,7 +16,7 @@ from sqlalchemy import Engine, create_engine, func, insert, select, text, update
 from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
-from flask_rindle.errors import DatabaseBusy, OpenTransaction
+from flask_rindle.errors import DatabaseBusy, DatabaseUnavailable, OpenTransaction
 from flask_rindle.models import Asset, Attachment, metadata
 from flask_rindle.models.database import Database, in_transaction, insert_unless_taken, on_commit
 from flask_rindle.types import new_id
@@ -126,9 +127,36 @@ class TestBusy:
         with pytest.raises(DatabaseBusy):
             collide()
 
-    def test_another_error_of_the_database_is_left_alone(self, database: Database) -> None:
-        with pytest.raises(DBAPIError, match="nonsense"), database.transaction() as db_session:
-            db_session.execute(text("SELECT * FROM nonsense"))
+    def test_another_error_of_the_database_is_left_alone(self, database: Database, add_asset: AddAsset) -> None:
+        asset = add_asset()
+        with pytest.raises(IntegrityError), database.transaction() as db_session:
+            db_session.add(Asset(id=asset.id, profile="avatar", storage="default", filename="a.jpg"))
+
+
+class TestUnavailable:
+    @pytest.mark.parametrize("driver", ["postgresql+psycopg", "mariadb+pymysql"])
+    def test_a_server_that_is_away_has_a_name(self, driver: str) -> None:
+        """Nobody listens on port 1."""
+        engine = create_engine(f"{driver}://nobody@127.0.0.1:1/nowhere")
+        database = Database(lambda: engine, lambda: None)
+        with pytest.raises(DatabaseUnavailable) as caught, database.reading() as db_session:
+            db_session.execute(text("SELECT 1"))
+        assert isinstance(caught.value.__cause__, DBAPIError)
+        assert caught.value.public_message == "The server is busy at the moment. Try again in a few seconds."
+        database.dispose()
+
+    def test_a_pool_that_is_empty_is_a_busy_database(self, any_database: str) -> None:
+        if any_database.startswith("sqlite"):
+            pytest.skip("SQLite's file needs no pool")
+        engine = create_engine(any_database, pool_size=1, max_overflow=0, pool_timeout=0.01)
+        database = Database(lambda: engine, lambda: None)
+        try:
+            with database.reading() as first:
+                first.execute(text("SELECT 1"))
+                with pytest.raises(DatabaseBusy), database.reading() as second:
+                    second.execute(text("SELECT 1"))
+        finally:
+            database.dispose()
 
 
 @pytest.fixture
@@ -279,6 +307,24 @@ class TestHooks:
             on_commit(db_session, lambda: ran.append("next"))
         assert (ran, count(database)) == (["next"], 1)
         assert "ZeroDivisionError" in caplog.text
+
+    def test_run_when_the_connection_is_back(self, database: Database) -> None:
+        """A hook that needs a connection must not wait for the one that its own transaction has had."""
+        seen: list[int] = []
+        pool: Any = database._binds().writer.pool
+        with database.transaction() as db_session:
+            db_session.add(asset_row())
+            db_session.flush()
+            assert pool.checkedout() == 1
+            on_commit(db_session, lambda: seen.append(pool.checkedout()))
+        assert seen == [0]
+
+    def test_may_use_the_session_that_was_committed(self, database: Database, session: Session) -> None:
+        seen: list[int] = []
+        session.add(asset_row())
+        on_commit(session, lambda: seen.append(session.scalar(select(func.count()).select_from(Asset)) or 0))
+        session.commit()
+        assert seen == [1]
 
     def test_may_use_the_database(self, database: Database, ran: list[str]) -> None:
         def hook() -> None:
