@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import threading
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
+from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select, update
+from sqlalchemy.orm import Session
 
 from flask_rindle.errors import SandboxFailed, StorageUnavailable
-from flask_rindle.models import Job, ProcessingRun
+from flask_rindle.models import Asset, Job, ProcessingRun
 from flask_rindle.models.database import Database
 from flask_rindle.outbox import (
     LEASE_SECONDS,
@@ -160,6 +165,73 @@ class TestAdd:
             for done in [pool.submit(race) for _ in range(4)]:
                 done.result()
         assert job(outbox).state == "queued"
+
+
+class TestAddAgainstAWorker:
+    """Whatever a worker does between the first statement of `add` and the commit: the work runs after that commit."""
+
+    def seen(self, outbox: Outbox) -> str:
+        with outbox._database.reading() as db_session:
+            return db_session.scalars(select(Asset.filename)).one()
+
+    def write(self, db_session: Session, name: str) -> None:
+        db_session.execute(update(Asset).values(filename=name))
+
+    def test_that_claims_what_was_queued(self, outbox: Outbox, database: Database, add_asset: Any) -> None:
+        """A worker that is quick sees the old rows, so what it does is not enough."""
+        add_asset(filename="old")
+        add(outbox)
+        started, worked = threading.Event(), list[str]()
+
+        def work() -> None:
+            started.set()
+            claim = outbox.claim("w1")
+            if claim is not None:
+                worked.append(self.seen(outbox))
+                outbox.succeed(claim)
+
+        with ThreadPoolExecutor(1) as pool:
+            with database.transaction() as db_session:
+                outbox.add(db_session, JobKind.PROMOTE, ASSET)
+                done = pool.submit(work)
+                assert started.wait(10)
+                wait([done], timeout=0.3)
+                self.write(db_session, "new")
+            done.result()
+        work()
+        assert worked[-1:] == ["new"]
+
+    @pytest.mark.parametrize("moment", range(4))
+    def test_that_ends_what_was_running(self, outbox: Outbox, database: Database, add_asset: Any, moment: int) -> None:
+        """It ends just before a statement of the adder's, as far as no lock holds it back."""
+        add_asset(filename="old")
+        add(outbox)
+        claim, worked = claimed(outbox), list[str]()
+        with ThreadPoolExecutor(1) as pool, database.transaction() as db_session:
+            with before_statement(db_session, moment, lambda: pool.submit(outbox.succeed, claim)):
+                outbox.add(db_session, JobKind.PROMOTE, ASSET)
+            self.write(db_session, "new")
+        while (again := outbox.claim("w2")) is not None:
+            worked.append(self.seen(outbox))
+            outbox.succeed(again)
+        assert worked == ["new"]
+
+
+@contextmanager
+def before_statement(db_session: Session, number: int, act: Callable[[], Future[None]]) -> Iterator[None]:
+    """`act()` before the session's statement about jobs with this number; it gets a moment to end, or to wait."""
+    seen = count()
+    connection = db_session.connection()
+
+    def listener(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "rindle_jobs" in statement and next(seen) == number:
+            wait([act()], timeout=0.3)
+
+    event.listen(connection, "before_cursor_execute", listener)
+    yield
+    event.remove(connection, "before_cursor_execute", listener)
+    if next(seen) <= number:
+        act()
 
 
 class TestClaim:
@@ -332,6 +404,15 @@ class TestEnd:
         (entry,) = job(outbox).errors
         assert entry["code"] == "ZeroDivisionError"
         assert len(entry["detail"]) == MAX_ERROR_CHARACTERS
+
+    def test_an_error_is_remembered_whatever_characters_it_has(self, outbox: Outbox) -> None:
+        """PostgreSQL's texts hold no NUL, and no database holds half a pair of surrogates."""
+        add(outbox)
+        outbox.fail(claimed(outbox), ValueError("a\0b\ud800\U0001f9ca"))
+        (entry,) = job(outbox).errors
+        assert (job(outbox).state, entry["code"], entry["detail"]) == ("failed", "ValueError", "ab?\U0001f9ca")
+        with outbox._database.reading() as db_session:
+            assert db_session.scalars(select(ProcessingRun.error_detail)).one() == entry["detail"]
 
     def test_history_keeps_the_latest(self, outbox: Outbox, clock: FrozenClock) -> None:
         add(outbox)
