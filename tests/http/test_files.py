@@ -53,6 +53,16 @@ def test_one_range(client: FlaskClient, file_url: str, whole: bytes, asked: str,
     assert answer.headers["Content-Length"] == str(len(part))
 
 
+@pytest.mark.parametrize("more", [0, 1, 10**6, 10**30])
+def test_the_last_bytes_of_a_file_that_has_fewer_are_all_of_it(
+    client: FlaskClient, file_url: str, whole: bytes, more: int
+) -> None:
+    """A range by its suffix is satisfiable, however long (RFC 9110, section 14.1.2)."""
+    answer = client.get(file_url, headers={"Range": f"bytes=-{len(whole) + more}"})
+    assert (answer.status_code, answer.data) == (206, whole)
+    assert answer.headers["Content-Range"] == f"bytes 0-{len(whole) - 1}/{len(whole)}"
+
+
 @pytest.mark.parametrize("asked", ["bytes=0-1,3-4", "bytes=x-y", "items=0-1", "bytes=5-2", "bytes"])
 def test_what_is_no_single_range_gets_everything(client: FlaskClient, file_url: str, whole: bytes, asked: str) -> None:
     answer = client.get(file_url, headers={"Range": asked})
