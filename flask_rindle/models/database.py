@@ -30,6 +30,9 @@ log = logging.getLogger("flask_rindle.database")
 DEFAULT_BUSY_TIMEOUT_SECONDS = 5.0
 _HOOKS = "rindle_on_commit"
 _COMMITTED = "rindle_committed"
+# MariaDB: no server, lost server, no disk, no more connections, shutting down.
+_AWAY_CODES = frozenset({2002, 2003, 2005, 2006, 2013, 2055, 1021, 1028, 1030, 1040, 1041, 1053, 1114, 1129, 1203})
+_AWAY_TEXTS = ("unable to open", "disk is full", "disk I/O", "readonly database", "malformed")
 _BUSY_CODES = frozenset({"55P03", "40P01", "40001", 1205, 1213, 1020})
 
 
@@ -188,7 +191,7 @@ def translate_busy() -> Iterator[None]:
     except DBAPIError as error:
         if is_busy(error):
             raise DatabaseBusy from error
-        if isinstance(error, (OperationalError, InterfaceError)):
+        if is_away(error):
             raise DatabaseUnavailable(str(error.orig)) from error
         raise
 
@@ -198,6 +201,23 @@ def is_busy(error: DBAPIError) -> bool:
     original = error.orig
     codes = (getattr(original, "sqlstate", None), *getattr(original, "args", ())[:1])
     return any(code in _BUSY_CODES or str(code).startswith("database is locked") for code in codes)
+
+
+def is_away(error: DBAPIError) -> bool:
+    """Whether the server or its disk is the trouble, and not what was asked of it.
+
+    Drivers call nearly everything an operational error, MariaDB's a broken CHECK too.
+    """
+    original = error.orig
+    state = getattr(original, "sqlstate", None)
+    code = next(iter(getattr(original, "args", ())), None)
+    if error.connection_invalidated or isinstance(error, InterfaceError) or code in _AWAY_CODES:
+        return True
+    if isinstance(original, sqlite3.OperationalError):
+        return any(text in str(original) for text in _AWAY_TEXTS)
+    # PostgreSQL: a connection that failed has no state; classes 08, 53, 57 and 58 are the server's own trouble.
+    failed = isinstance(error, OperationalError) and not isinstance(code, int)
+    return failed and (state is None or state[:2] in ("08", "53", "57", "58"))
 
 
 def insert_unless_taken(session: Session, row: type[DeclarativeBase], values: dict[str, Any]) -> bool:

@@ -205,8 +205,8 @@ def check_key(storage: str, key: str) -> str:
         0 < len(key) <= MAX_KEY_CHARACTERS
         and "\\" not in key
         and not key.startswith(".")
-        and max(len(segment.encode()) for segment in segments) <= MAX_SEGMENT_BYTES
         and key.isprintable()
+        and max(len(segment.encode()) for segment in segments) <= MAX_SEGMENT_BYTES
         and all(segment not in ("", ".", "..") for segment in segments)
     )
     if not clean:

@@ -39,7 +39,8 @@ def put_file(token: str) -> ResponseReturnValue:
     """Store the body, if it is just what the link was signed for."""
     engine = current_engine()
     grant = engine.links.open_put(token)
-    request.max_content_length = grant.size_bytes  # what was signed counts, not what the host allows in its own forms
+    # What was signed counts, not what the host allows in its own forms; one more, so that an exact end can be seen.
+    request.max_content_length = grant.size_bytes + 1
     _check_headers(grant)
     body = _Body(cast("BinaryIO", request.stream), grant)
     stored = engine.uploads.write_staged(

@@ -610,7 +610,7 @@ def ask_in_process(message, *paths):
 
 
 def test_the_child_answers_from_descriptors_alone(picture, tmp_path):
-    request = {"operation": "probe", "max_pixels": None}
+    request = {"operation": "probe", "max_pixels": None, "allow_mime": None}
     answer = ask_in_process(request, picture)
     assert answer["ok"]["width"] == 256
     assert ask_in_process({**request, "max_pixels": 1}, picture)["error"]["code"] == "too_many_pixels"

@@ -81,7 +81,7 @@ def test_a_presigned_upload_hides_its_url() -> None:
     assert "sig=abc" not in repr(upload)
 
 
-@pytest.mark.parametrize("key", ["a", "a/b.webp", "..a/b..", "a b+c%2F#?", "日本/🎞", "x" * MAX_KEY_CHARACTERS])
+@pytest.mark.parametrize("key", ["a", "a/b.webp", "a/..b/c..", "a b+c%2F#?", "日本/🎞", "x" * 255 + "/" + "y" * 255])
 def test_a_legal_key_comes_back_as_it_is(key: str) -> None:
     assert check_key("media", key) == key
 
