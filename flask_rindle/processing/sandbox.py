@@ -170,7 +170,8 @@ class _Child:
         self._limits = limits
         with ExitStack() as undo:
             self._directory = tempfile.mkdtemp(prefix="rindle-decoder-")
-            undo.callback(shutil.rmtree, self._directory, ignore_errors=True)
+            # Empty until a child runs; rmtree would need a descriptor, which may be just what there is no more of.
+            undo.callback(os.rmdir, self._directory)
             self._wire, theirs = socket.socketpair()
             undo.callback(self._wire.close)
             with theirs:
