@@ -720,8 +720,9 @@ class TestControls:
         page.goto("/page/single")
         page.get_by_label("Photo").set_input_files(beach)
         expect(status(page)).to_contain_text("Uploading")
-        body.set()
         page.get_by_label("Photo").set_input_files(photo("right.jpg"))
+        expect(page.get_by_text("beach.jpg")).to_have_count(0)
+        body.set()
         expect(page.locator(".rindle-name")).to_have_text("right.jpg")
         expect(status(page)).to_have_text("Done")
         assert fake.sessions["s1"]["state"] == "aborted"
