@@ -33,7 +33,9 @@ RindleError
 ├─ DatabaseBusy                          retryable
 ├─ DatabaseUnavailable(problem)          retryable; away, full, or not as it should be
 ├─ HostTrouble(problem)                  retryable; the machine refused a file, a process, memory
-├─ WorkInProgress(asset_id)              retryable; somebody is at the asset
+├─ Snoozed(delay)                        flow; the work is put off, and no attempt is used up
+│   └─ WorkInProgress(asset_id)          somebody is at the asset
+├─ Discarded(reason)                     flow; the work has lost its reason, and is not tried again
 ├─ OpenTransaction                       the caller's own SQLite write transaction is in the way
 └─ Cancelled                             flow, not failure; ends a job quietly
 
@@ -44,6 +46,7 @@ same facts make the log line, the HTTP answer and the test.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import ClassVar
 
 INTERNAL_MESSAGE = "Something went wrong on the server. Try again in a moment."
@@ -652,15 +655,34 @@ class HostTrouble(RindleError):
         super().__init__(f"The machine refused: {problem}.")
 
 
-class WorkInProgress(RindleError):
+class Snoozed(RindleError):
+    """The work cannot be done yet, which is nobody's failure: it is put off without using up an attempt."""
+
+    code = "snoozed"
+
+    def __init__(self, delay: timedelta, reason: str = "it is too early") -> None:
+        self.delay = delay
+        super().__init__(f"The work is put off: {reason}.")
+
+
+class WorkInProgress(Snoozed):
     """A worker is still at the asset, so its bytes cannot be removed yet."""
 
     code = "work_in_progress"
-    retryable = True
 
     def __init__(self, asset_id: object) -> None:
         self.asset_id = asset_id
-        super().__init__(f"Asset {asset_id} is being worked on; trying again later.")
+        super().__init__(timedelta(seconds=2), f"asset {asset_id} is being worked on")
+
+
+class Discarded(RindleError):
+    """The work has lost its reason; its job ends, and is not tried again."""
+
+    code = "discarded"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"There is nothing left to do: {reason}.")
 
 
 class OpenTransaction(RindleError):

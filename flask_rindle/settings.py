@@ -16,7 +16,7 @@ MAX_STORAGE_CHARACTERS = 64
 MAX_SECONDS = 315_360_000
 MAX_WORKERS = 256
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+/?")
-JOB_BACKENDS = ("embedded", "inline")
+JOB_BACKENDS = ("embedded", "celery", "inline")
 
 DEFAULTS: Mapping[str, Any] = {
     "RINDLE_STORAGES": None,
@@ -26,6 +26,9 @@ DEFAULTS: Mapping[str, Any] = {
     "RINDLE_SIGNED_URL_TTL": 900,
     "RINDLE_UPLOAD_SESSION_TTL": 86_400,
     "RINDLE_TMP_DIR": None,
+    "RINDLE_EVENTS_URL": None,
+    "RINDLE_JOB_TTL": 7 * 86_400,
+    "RINDLE_EVENT_TTL": 30 * 86_400,
 }
 
 
@@ -40,6 +43,9 @@ class Settings:
     signed_url_ttl: timedelta
     upload_session_ttl: timedelta
     tmp_dir: Path | None
+    job_ttl: timedelta
+    event_ttl: timedelta
+    events_url: str | None = field(repr=False)
     secret_keys: tuple[str, ...] = field(repr=False)
 
 
@@ -53,6 +59,7 @@ def find_problems(config: Mapping[str, Any]) -> list[str]:
         *_check_jobs(values),
         *_check_numbers(values),
         *_check_paths(values),
+        *_check_events_url(values["RINDLE_EVENTS_URL"]),
     ]
 
 
@@ -68,6 +75,9 @@ def read_settings(config: Mapping[str, Any], instance_path: str) -> Settings:
         signed_url_ttl=timedelta(seconds=values["RINDLE_SIGNED_URL_TTL"]),
         upload_session_ttl=timedelta(seconds=values["RINDLE_UPLOAD_SESSION_TTL"]),
         tmp_dir=None if tmp_dir is None else Path(tmp_dir),
+        job_ttl=timedelta(seconds=values["RINDLE_JOB_TTL"]),
+        event_ttl=timedelta(seconds=values["RINDLE_EVENT_TTL"]),
+        events_url=values["RINDLE_EVENTS_URL"],
         secret_keys=(*(config.get("SECRET_KEY_FALLBACKS") or ()), config["SECRET_KEY"]),
     )
 
@@ -119,14 +129,16 @@ def _check_jobs(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _check_numbers(values: Mapping[str, Any]) -> Iterator[str]:
-    highest = {
-        "RINDLE_WORKERS": MAX_WORKERS,
-        "RINDLE_SIGNED_URL_TTL": MAX_SECONDS,
-        "RINDLE_UPLOAD_SESSION_TTL": MAX_SECONDS,
+    ranges = {
+        "RINDLE_WORKERS": (0, MAX_WORKERS),
+        "RINDLE_SIGNED_URL_TTL": (1, MAX_SECONDS),
+        "RINDLE_UPLOAD_SESSION_TTL": (1, MAX_SECONDS),
+        "RINDLE_JOB_TTL": (1, MAX_SECONDS),
+        "RINDLE_EVENT_TTL": (1, MAX_SECONDS),
     }
-    for key, limit in highest.items():
-        if type(values[key]) is not int or not 1 <= values[key] <= limit:
-            yield f"{key}={values[key]!r}; write a whole number from 1 to {limit}, such as {DEFAULTS[key]}"
+    for key, (lowest, highest) in ranges.items():
+        if type(values[key]) is not int or not lowest <= values[key] <= highest:
+            yield f"{key}={values[key]!r}; write a whole number from {lowest} to {highest}, such as {DEFAULTS[key]}"
 
 
 def _check_paths(values: Mapping[str, Any]) -> Iterator[str]:
@@ -135,6 +147,13 @@ def _check_paths(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"RINDLE_URL_PREFIX={prefix!r}; write a path such as /rindle"
     if tmp_dir is not None and not _can_be_written(tmp_dir):
         yield f"RINDLE_TMP_DIR={tmp_dir!r} is no directory that can be written to; make it, or leave it out"
+
+
+def _check_events_url(url: object) -> Iterator[str]:
+    if url is None:
+        return
+    if not isinstance(url, str):
+        yield "RINDLE_EVENTS_URL is no text; write a URL such as redis://host:6379/0, or leave it out"
 
 
 def _can_be_written(directory: object) -> bool:

@@ -1,7 +1,8 @@
 """Blinker signals: the telemetry vocabulary. Each fires after the commit of what it tells.
 
-The sender of a state change is the kind of row (`"asset"`), of anything else the profile's name;
-facts come as keyword arguments. No signal carries a signed URL, a session URI, a token or a
+The sender of a state change is the kind of row (`"asset"`), of `job.stop` the kind of job, of a range request the
+storage's name, of anything else the profile's name; facts come as keyword arguments. `job.stop` tells that a worker
+has let go of a job, whatever became of it. No signal carries a signed URL, a session URI, a token or a
 provider id.
 """
 

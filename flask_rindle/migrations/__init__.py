@@ -9,12 +9,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from flask_rindle.errors import ConfigurationError
-from flask_rindle.migrations import v1
+from flask_rindle.migrations import v1, v2
 
 if TYPE_CHECKING:
     from alembic.operations import Operations
 
-_VERSIONS: tuple[ModuleType, ...] = (v1,)
+_VERSIONS: tuple[ModuleType, ...] = (v1, v2)
 LATEST = len(_VERSIONS)
 
 

@@ -14,9 +14,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, select
+from sqlalchemy import Connection, Engine, GenerativeSelect, Insert, Table, create_engine, event, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -24,10 +24,12 @@ from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from flask_rindle.errors import DatabaseBusy, DatabaseUnavailable, OpenTransaction
+from flask_rindle.forks import renew_after_fork
 
 log = logging.getLogger("flask_rindle.database")
 
 DEFAULT_BUSY_TIMEOUT_SECONDS = 5.0
+Query = TypeVar("Query", bound=GenerativeSelect)
 _HOOKS = "rindle_on_commit"
 _COMMITTED = "rindle_committed"
 # MariaDB: no server, lost server, no disk, no more connections, shutting down.
@@ -78,6 +80,14 @@ class Database:
         self._busy_timeout_ms = int(busy_timeout_seconds * 1000)
         self._lock = threading.Lock()
         self._made: _Binds | None = None
+        renew_after_fork(self)
+
+    def start_afresh(self) -> None:
+        """Forget connections that were made before a fork: they are the parent's, to speak on and to close."""
+        self._lock = threading.Lock()
+        _open.sessions = []
+        if self._made is not None and not self.has_one_writer:
+            self._made.writer.dispose(close=False)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -94,6 +104,11 @@ class Database:
         """A short read that takes no write lock."""
         with self._session(self._binds().reader) as session:
             yield session
+
+    @property
+    def has_one_writer(self) -> bool:
+        """Whether a transaction keeps all others from writing, as on SQLite."""
+        return self._binds().writer.dialect.name == "sqlite"
 
     def dispose(self) -> None:
         """Close the library's own connections."""
@@ -117,10 +132,9 @@ class Database:
             own = self._sqlite_engine(host)
             return _Binds(writer=own.execution_options(rindle_begin="IMMEDIATE"), reader=own)
         # A pool of our own: a request whose session holds a connection must not wait for a second one of the same pool.
-        own = create_engine(host.url, pool=host.pool.recreate())
-        # MariaDB's default would answer a compare-and-set from an old snapshot.
-        committed = own.execution_options(isolation_level="READ COMMITTED")
-        return _Binds(writer=committed, reader=committed)
+        # MariaDB's default isolation would answer a compare-and-set from an old snapshot.
+        own = create_engine(host.url, pool=host.pool.recreate(), isolation_level="READ COMMITTED")
+        return _Binds(writer=own, reader=own)
 
     def _sqlite_engine(self, host: Engine) -> Engine:
         engine = create_engine(host.url)
@@ -240,6 +254,19 @@ def _insert_unless_taken(dialect: str, table: Table) -> Insert:
         return sqlite.insert(table).on_conflict_do_nothing()
     # INSERT IGNORE would shorten texts and swallow broken foreign keys.
     return mysql.insert(table).on_duplicate_key_update(id=table.c.id)
+
+
+def skip_locked(query: Query, session: Session) -> Query:
+    """The query, locking the rows that it finds and passing by those that others hold, as far as the database can."""
+    return query.with_for_update(skip_locked=can_skip_locked(session))
+
+
+def can_skip_locked(session: Session) -> bool:
+    """Whether a query may pass by rows that others hold. SQLite has one writer, so nobody else holds any."""
+    dialect = session.get_bind().dialect
+    since = (10, 6) if getattr(dialect, "is_mariadb", False) else (8, 0, 1)
+    is_old = dialect.name in ("mysql", "mariadb") and (dialect.server_version_info or ()) < since
+    return not is_old
 
 
 def on_commit(session: Session, hook: Callable[[], object]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime
+from typing import cast
 
-from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy import ForeignKey, Index, SmallInteger, String, Table
 from sqlalchemy.orm import Mapped, mapped_column
 
 from flask_rindle.models.base import (
@@ -31,15 +32,18 @@ class Job(Base):
     __tablename__ = "rindle_jobs"
     __table_args__ = (
         one_of("state", JobState),
-        Index("ix_rindle_jobs_due", "state", "queue", "run_at", "id"),
+        Index("ix_rindle_jobs_due", "state", "queue", "priority", "run_at", "id"),
         Index("ix_rindle_jobs_lease", "state", "lease_expires_at"),
         Index(None, "asset_id"),
+        Index(None, "finished_at"),
         TABLE_OPTIONS,
     )
 
     id: Mapped[Id]
     kind: Mapped[Name]
     queue: Mapped[Name]
+    # The lower goes first.
+    priority: Mapped[int] = mapped_column(SmallInteger, default=0, server_default="0")
     asset_id: Mapped[uuid.UUID]
     state: Mapped[str] = mapped_column(String(16), default=JobState.QUEUED)
     # Set while the job is live and NULL afterwards: one live job for each key, on every database.
@@ -67,6 +71,7 @@ class ProcessingRun(Base):
         one_of("outcome", RunOutcome),
         Index(None, "asset_id", "started_at"),
         Index(None, "job_id"),
+        Index(None, "finished_at"),
         TABLE_OPTIONS,
     )
 
@@ -81,3 +86,8 @@ class ProcessingRun(Base):
     error_detail: Mapped[Prose]
     started_at: Mapped[datetime] = mapped_column(UTCDateTime)
     finished_at: Mapped[Moment]
+
+
+# For statements that run for every job, where the mapper would cost more than the database.
+JOBS = cast("Table", Job.__table__)
+RUNS = cast("Table", ProcessingRun.__table__)
