@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flask_rindle import presets as presets
     from flask_rindle.extension import Rindle as Rindle
+    from flask_rindle.jobs.celery import install_tasks as install_tasks
     from flask_rindle.profiles import Profile as Profile
     from flask_rindle.recipes import audio as audio
     from flask_rindle.recipes import image as image
@@ -33,6 +34,7 @@ _HOMES = {
     "attached_many": "flask_rindle.slots",
     "audio": "flask_rindle.recipes",
     "image": "flask_rindle.recipes",
+    "install_tasks": "flask_rindle.jobs.celery",
     "presets": "flask_rindle",
     "video": "flask_rindle.recipes",
     "waveform": "flask_rindle.recipes",
@@ -48,6 +50,7 @@ __all__ = [
     "attached_many",
     "audio",
     "image",
+    "install_tasks",
     "presets",
     "video",
     "waveform",

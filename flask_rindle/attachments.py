@@ -140,6 +140,9 @@ class Attachments:
         query = (
             select(Attachment)
             .where(
+                # Said twice: SQLite has an index for each of the columns, and none for a pair of them.
+                Attachment.owner_type.in_({key.type for key in found}),
+                Attachment.owner_id.in_({key.id for key in found}),
                 tuple_(Attachment.owner_type, Attachment.owner_id).in_([(key.type, key.id) for key in found]),
                 Attachment.slot.in_(slots),
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,12 +16,18 @@ from sqlalchemy.orm import Session
 from flask_rindle.attachments import Attachments, Owners
 from flask_rindle.delivery import Delivery
 from flask_rindle.errors import ConfigurationError, MissingExtra
-from flask_rindle.events.memory import ChangeBell
+from flask_rindle.events.base import Channel, Topic
+from flask_rindle.events.memory import ChangeBell, SharedWakeups
+from flask_rindle.events.open import open_channel
 from flask_rindle.jobs.base import JobBackend
+from flask_rindle.jobs.crew import Crew, Workplace
 from flask_rindle.jobs.embedded import EmbeddedJobs
 from flask_rindle.jobs.inline import InlineJobs
 from flask_rindle.links import Links
 from flask_rindle.models.database import DEFAULT_BUSY_TIMEOUT_SECONDS, Database
+from flask_rindle.ops.leftovers import Leftovers
+from flask_rindle.ops.repair import Repair
+from flask_rindle.ops.retention import Retention, Sweeper
 from flask_rindle.outbox import Outbox
 from flask_rindle.pipeline.run import Pipeline
 from flask_rindle.pipeline.tools import Tools
@@ -79,13 +85,20 @@ class Engine:
     uploads: UploadBroker
     delivery: Delivery
     pipeline: Pipeline
+    workplace: Workplace
     jobs: JobBackend
+    repair: Repair
+    retention: Retention
+    leftovers: Leftovers
     feed: Feed
     sandbox: Sandbox
+    channel: Channel | None
 
     def close(self) -> None:
         """End the threads, children and connections of this process. Nothing is lost."""
         self.jobs.stop()
+        if self.channel is not None:
+            self.channel.close()
         self.sandbox.close()
         for storage in self.storages.values():
             storage.close()
@@ -186,12 +199,15 @@ class Parts:
     storages: Mapping[str, Storage]
     sandbox: Sandbox
     processors: Sequence[Processor]
+    channel: Channel | None
     problems: Sequence[str]
 
 
 def build_parts(
     storages: Mapping[str, Mapping[str, Any]],
     *,
+    jobs: object,
+    events_url: object,
     profiles: Sequence[type[Profile]],
     owners: Mapping[str, type],
     factories: Mapping[str, StorageFactory],
@@ -202,7 +218,27 @@ def build_parts(
     built, problems = build_storages(storages, factories)
     problems += find_profile_problems(profiles, storages, processors)
     problems += find_owner_problems(owners)
-    return Parts(storages=built, sandbox=sandbox, processors=processors, problems=problems)
+    problems += find_jobs_problems(jobs)
+    channel, trouble = _build_channel(events_url)
+    return Parts(
+        storages=built, sandbox=sandbox, processors=processors, channel=channel, problems=[*problems, *trouble]
+    )
+
+
+def find_jobs_problems(jobs: object) -> list[str]:
+    """What the chosen job backend lacks."""
+    if jobs == "celery" and importlib.util.find_spec("celery") is None:
+        return list(MissingExtra('RINDLE_JOBS="celery"', "celery").problems)
+    return []
+
+
+def _build_channel(url: object) -> tuple[Channel | None, list[str]]:
+    try:
+        return (open_channel(url) if isinstance(url, str) else None), []
+    except MissingExtra as error:
+        return None, list(error.problems)
+    except ValueError as error:
+        return None, [str(error)]
 
 
 def build_engine(
@@ -239,7 +275,17 @@ def build_engine(
             tmp_dir=settings.tmp_dir,
         )
     )
-    jobs = _build_jobs(settings, host, outbox, pipeline, clock)
+    retention = Retention(database, clock, job_ttl=settings.job_ttl, event_ttl=settings.event_ttl)
+    leftovers = Leftovers(parts.storages, settings.tmp_dir)
+    workplace = Workplace(
+        outbox=outbox,
+        pipeline=pipeline,
+        context=host.context,
+        clock=clock,
+        wakeups=SharedWakeups(parts.channel, Topic.JOBS),
+        tidy=Sweeper(retention, leftovers),
+    )
+    jobs = _build_jobs(settings, workplace, retention, leftovers)
     outbox.send = jobs.send
     return Engine(
         settings=settings,
@@ -266,13 +312,22 @@ def build_engine(
         ),
         delivery=Delivery(registry, parts.storages, clock, settings.signed_url_ttl),
         pipeline=pipeline,
+        workplace=workplace,
         jobs=jobs,
-        feed=Feed(database, ChangeBell()),
+        repair=Repair(profiles=registry, database=database, outbox=outbox, clock=clock),
+        retention=retention,
+        leftovers=leftovers,
+        feed=Feed(database, ChangeBell(parts.channel)),
         sandbox=parts.sandbox,
+        channel=parts.channel,
     )
 
 
-def _build_jobs(settings: Settings, host: Host, outbox: Outbox, pipeline: Pipeline, clock: Clock) -> JobBackend:
+def _build_jobs(settings: Settings, workplace: Workplace, retention: Retention, leftovers: Leftovers) -> JobBackend:
     if settings.jobs == "inline":
-        return InlineJobs(outbox, pipeline)
-    return EmbeddedJobs(outbox, pipeline, context=host.context, workers=settings.workers, clock=clock)
+        return InlineJobs(workplace.outbox, workplace.pipeline)
+    if settings.jobs == "celery":
+        from flask_rindle.jobs.celery import CeleryJobs
+
+        return CeleryJobs(workplace, retention, leftovers)
+    return EmbeddedJobs(workplace, [Crew(threads=settings.workers)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib.metadata import version as package_version
@@ -92,7 +92,14 @@ class Rindle:
         given: Any = profiles
         profiles = list(given) if isinstance(given, Iterable) else [given]
         storages = read_storages(app.config, app.instance_path)
-        parts = build_parts(storages, profiles=profiles, owners=owners, factories=self._factories)
+        parts = build_parts(
+            storages,
+            jobs=app.config.get("RINDLE_JOBS"),
+            events_url=app.config.get("RINDLE_EVENTS_URL"),
+            profiles=profiles,
+            owners=owners,
+            factories=self._factories,
+        )
         problems = [*find_problems(app.config), *_find_database_problems(app, db), *parts.problems]
         if problems:
             raise ConfigurationError(problems)
@@ -277,6 +284,19 @@ class Rindle:
         """The storage that new uploads of a profile go to."""
         engine = self.engine
         return engine.storages[engine.profiles.get(profile).storage]
+
+    # Repair
+
+    def cancel_processing(self, asset: AssetLike) -> list[str]:
+        """Call off every variant that is not made yet, also one that is being made; their names. Raises NotFound."""
+        return self.engine.repair.cancel_processing(asset_id_of(asset))
+
+    def requeue_variants(self, asset: AssetLike, variant_names: Collection[str] | None = None) -> list[str]:
+        """Have variants made again: what failed or was cancelled, or what is named and not as it should be.
+
+        The names of those that will be. Raises NotFound, UnknownName, NotDeliverable.
+        """
+        return self.engine.repair.requeue_variants(asset_id_of(asset), variant_names)
 
     def _join(self, db_session: Session | None) -> tuple[Engine, Session]:
         return self.engine, host_session() if db_session is None else db_session

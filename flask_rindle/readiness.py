@@ -16,8 +16,9 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session, selectinload
 
 from flask_rindle.errors import NotFound
@@ -103,7 +104,8 @@ class Feed:
         """What was committed for these assets after an id, oldest first."""
         with self._database.reading() as db_session:
             safe_id = min(_recent_gaps(db_session), default=MAX_ID) - 1
-        mine = select(Event).where(Event.asset_id.in_(assets)).order_by(Event.id).limit(_BATCH)
+        # By a sum, lest a database walk all events in the order of their ids to come upon these.
+        mine = select(Event).where(Event.asset_id.in_(assets)).order_by(Event.id + 0).limit(_BATCH)
         while True:
             with self._database.reading() as db_session:
                 events = db_session.scalars(mine.where(Event.id > after_id)).all()
@@ -149,9 +151,9 @@ class Feed:
 
     def read(self) -> None:
         """Look once, and hand out what is new."""
-        query = select(Event).where(or_(Event.id > self._last_id, Event.id.in_(list(self._gaps))))
         with self._database.reading() as db_session:
-            events = db_session.scalars(query.order_by(Event.id).limit(_BATCH)).all()
+            late = db_session.scalars(_oldest(Event.id.in_(self._gaps))).all() if self._gaps else ()
+            events = [*late, *db_session.scalars(_oldest(Event.id > self._last_id))]
         for event in events:
             self._note(event.id)
         self._forget_old_gaps()
@@ -175,6 +177,10 @@ class Feed:
     def _forget_old_gaps(self) -> None:
         too_old = time.monotonic() - GAP_SECONDS
         self._gaps = {gap: seen_at for gap, seen_at in self._gaps.items() if seen_at > too_old}
+
+
+def _oldest(which: ColumnElement[bool]) -> Select[Any]:
+    return select(Event).where(which).order_by(Event.id).limit(_BATCH)
 
 
 def _recent_gaps(db_session: Session) -> set[int]:

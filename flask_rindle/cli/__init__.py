@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from flask.cli import AppGroup
 
-from flask_rindle.cli import migration
+from flask_rindle.cli import cancel, migration, worker
 
 group = AppGroup("rindle", help="Uploads, variants and what they need.")
-group.add_command(migration.migration)
+for command in (cancel.cancel, migration.migration, worker.worker):
+    group.add_command(command)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Protocol
+
+from flask_rindle.outbox import Notice
 
 
 class JobBackend(Protocol):
     """Gets committed jobs run. Losing everything that it was told loses no job."""
 
-    def send(self, job_id: uuid.UUID) -> None:
-        """A job was committed, or may be due again."""
+    def send(self, notice: Notice) -> None:
+        """A job was committed that waits, or will be due."""
         ...
 
     def start(self) -> None:
         """Begin to work in this process, if this backend does; safe to call at every request."""
         ...
 
-    def stop(self) -> None:
+    def stop(self) -> object:
         """Hand back what is unfinished, and end. Nothing is lost."""
         ...

@@ -1,61 +1,41 @@
-"""Jobs in threads of this process: the default, with nothing else to start."""
+"""Jobs in threads of this process: the default, with nothing else to start, and what a worker process runs."""
 
 from __future__ import annotations
 
 import atexit
-import logging
 import os
-import socket
 import threading
-import uuid
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Sequence
 
-from flask_rindle.errors import RindleError
-from flask_rindle.events.memory import ProcessWakeups
-from flask_rindle.outbox import Claim, Outbox
-from flask_rindle.pipeline.run import Pipeline
-from flask_rindle.types import Clock
+from flask_rindle.forks import renew_after_fork
+from flask_rindle.jobs.crew import Crew, Shift, Workplace
+from flask_rindle.outbox import Notice
 
-log = logging.getLogger("flask_rindle.jobs")
-
-# Jobs of other processes, and leases of dead ones, are noticed this late at most.
-POLL_SECONDS = 5.0
 STOP_SECONDS = 10.0
 
 
 class EmbeddedJobs:
-    """Worker threads that start with the first request or job of a process, also after a fork."""
+    """Crews that start with the first request or job of a process, also after a fork."""
 
-    def __init__(
-        self,
-        outbox: Outbox,
-        pipeline: Pipeline,
-        *,
-        context: Callable[[], AbstractContextManager[object]],
-        workers: int,
-        clock: Clock,
-    ) -> None:
-        """`context`: what every job runs in, such as the app's context."""
-        self._outbox = outbox
-        self._pipeline = pipeline
-        self._context = context
-        self._workers = workers
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._reset()
-
-    def _reset(self) -> None:
+    def __init__(self, workplace: Workplace, crews: Sequence[Crew]) -> None:
+        self._workplace = workplace
+        self._crews = tuple(crews)
+        self.start_afresh()
+        renew_after_fork(self)
+        self._stopped = False
         self._pid = 0
-        self._stopping = threading.Event()
-        self._bell = ProcessWakeups()
-        self._threads: list[threading.Thread] = []
+        self._shifts: tuple[Shift, ...] = ()
 
-    def send(self, job_id: uuid.UUID) -> None:
-        """Wake a worker."""
-        if not self._stopping.is_set():
+    def start_afresh(self) -> None:
+        """Whoever was just starting did so in another process."""
+        self._lock = threading.Lock()
+
+    def send(self, notice: Notice) -> None:
+        """Wake a worker, here and elsewhere."""
+        if not self._stopped:
             self.start()
-            self._bell.ring()
+        self._workplace.wakeups.ring()
 
     def start(self) -> None:
         """Start the workers of this process, unless they run."""
@@ -64,49 +44,33 @@ class EmbeddedJobs:
         with self._lock:
             if self._pid == os.getpid():
                 return
-            self._reset()
             self._pid = os.getpid()
-            self._threads = [
-                threading.Thread(target=self._work, args=(f"{socket.gethostname()}:{self._pid}:{n}",), daemon=True)
-                for n in range(self._workers)
-            ]
-            for thread in self._threads:
-                thread.start()
+            self._stopped = False
+            self._shifts = tuple(Shift(crew, self._workplace) for crew in self._crews)
+            for shift in self._shifts:
+                shift.start()
         atexit.register(self.stop)
 
-    def stop(self) -> None:
-        """Hand unfinished jobs back and wait for the workers, ten seconds at most."""
+    def stop(self, seconds: float = STOP_SECONDS) -> bool:
+        """Hand unfinished jobs back and wait for the workers; whether all have ended in time."""
         atexit.unregister(self.stop)
-        self._stopping.set()
-        self._bell.ring()
-        if self._pid == os.getpid():
-            for thread in self._threads:
-                if thread is not threading.current_thread():
-                    thread.join(STOP_SECONDS)
+        self._stopped = True
+        if self._pid != os.getpid():
+            return True
+        for shift in self._shifts:
+            shift.stop()
+        self._workplace.wakeups.nudge()
+        ends_at = time.monotonic() + seconds
+        late = [shift for shift in self._shifts if not shift.join(ends_at)]
+        return not late
 
-    def _work(self, name: str) -> None:
-        rings = 0
-        while not self._stopping.is_set():
-            try:
-                with self._context():
-                    claim = self._outbox.claim(name)
-                    if claim is not None:
-                        self._run(claim)
-                        continue
-                    pause = self._pause_seconds()
-            except RindleError:
-                log.warning("a worker could not reach its jobs; trying again")
-                pause = POLL_SECONDS
-            except Exception:
-                log.exception("a worker met an error of somebody else's; going on")
-                pause = POLL_SECONDS
-            rings = self._bell.wait(rings, pause)
+    @property
+    def claims(self) -> int:
+        """How many jobs were taken on in this process."""
+        return sum(shift.claims for shift in self._shifts)
 
-    def _run(self, claim: Claim) -> None:
-        self._pipeline.run(claim, released=self._stopping.is_set)
-
-    def _pause_seconds(self) -> float:
-        due_at = self._outbox.next_due_at()
-        if due_at is None:
-            return POLL_SECONDS
-        return min(max((due_at - self._clock()).total_seconds(), 0.01), POLL_SECONDS)
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody is at work and nothing is due, while nothing was taken on."""
+        before = self.claims
+        return all(shift.is_idle for shift in self._shifts) and self.claims == before

@@ -6,7 +6,7 @@ import threading
 import uuid
 from collections import deque
 
-from flask_rindle.outbox import Outbox
+from flask_rindle.outbox import Notice, Outbox
 from flask_rindle.pipeline.run import Pipeline
 
 
@@ -18,13 +18,13 @@ class InlineJobs:
         self._pipeline = pipeline
         self._local = threading.local()
 
-    def send(self, job_id: uuid.UUID) -> None:
+    def send(self, notice: Notice) -> None:
         """Run the job now, or after the one that is running. A retry waits for `drain`."""
         waiting: deque[uuid.UUID] | None = getattr(self._local, "waiting", None)
         if waiting is not None:
-            waiting.append(job_id)
+            waiting.append(notice.job_id)
             return
-        self._local.waiting = deque([job_id])
+        self._local.waiting = deque([notice.job_id])
         try:
             while self._local.waiting:
                 self._run(self._local.waiting.popleft())

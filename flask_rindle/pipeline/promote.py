@@ -25,7 +25,7 @@ from flask_rindle.lifecycle import move, roll_up
 from flask_rindle.models.asset import Asset, Variant
 from flask_rindle.models.states import AssetState, VariantState
 from flask_rindle.models.upload import UploadSession
-from flask_rindle.outbox import Claim, JobKind
+from flask_rindle.outbox import Claim, JobKind, variants_queue
 from flask_rindle.pipeline.tools import Tools
 from flask_rindle.processing.base import MediaFacts, Stop
 from flask_rindle.profiles import Profile
@@ -142,7 +142,8 @@ class Promotion:
             db_session.flush()
             move(db_session, variant, VariantState.QUEUED, now=now)
         if planned:
-            self._tools.outbox.add(db_session, JobKind.VARIANTS, asset.id)
+            queue = variants_queue(asset.kind)
+            self._tools.outbox.add(db_session, JobKind.VARIANTS, asset.id, queue=queue)
 
     def _attach(self, db_session: Session, asset: Asset, session: UploadSession) -> None:
         if session.owner_type is None or session.owner_id is None or session.slot is None:
@@ -156,15 +157,16 @@ class Promotion:
         _free_place(db_session, session)
 
     def _quarantine(self, asset: Asset, session: UploadSession, refusal: RejectedUpload) -> None:
-        """Keep the verdict, give the ticket's place back, and let the purge remove the bytes."""
+        """Keep the verdict, give the ticket's place back, and let the purge remove the bytes.
+
+        Raises LostRace when the asset has moved on since it was loaded: a worker that took over may have
+        promoted the bytes, so that they are missing where we looked.
+        """
         now = self._tools.clock()
         with self._tools.database.transaction() as db_session:
-            row = db_session.get(Asset, asset.id)
-            if row is None or row.state == AssetState.DELETED:
-                return
             move(
                 db_session,
-                row,
+                asset,
                 AssetState.QUARANTINED,
                 now=now,
                 storage_key=None,

@@ -74,4 +74,7 @@ class Purge:
 
     def _forget(self, asset_id: uuid.UUID) -> None:
         with self._tools.database.transaction() as db_session:
+            # They go with the asset, and everybody locks them before it.
+            variants = select(Variant.id).where(Variant.asset_id == asset_id).order_by(Variant.name)
+            db_session.execute(variants.with_for_update())
             db_session.execute(delete(Asset).where(Asset.id == asset_id, Asset.state == AssetState.DELETED))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Protocol, Self
+from collections.abc import Mapping
+from typing import Protocol
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -15,13 +13,16 @@ from flask_rindle import signals
 from flask_rindle.errors import (
     Cancelled,
     DatabaseUnavailable,
+    Discarded,
     HostTrouble,
     LostRace,
     RindleError,
     SandboxFailed,
+    Snoozed,
 )
-from flask_rindle.outbox import LEASE_SECONDS, Claim, JobKind, Outbox, Pulse, error_code
+from flask_rindle.outbox import Claim, JobKind, Outbox, error_code
 from flask_rindle.pipeline.expire import Expiry
+from flask_rindle.pipeline.heart import Heart
 from flask_rindle.pipeline.promote import Promotion
 from flask_rindle.pipeline.purge import Purge
 from flask_rindle.pipeline.tools import Tools
@@ -30,7 +31,6 @@ from flask_rindle.processing.base import Stop, never
 
 log = logging.getLogger("flask_rindle.pipeline")
 
-HEARTBEAT_SECONDS = LEASE_SECONDS / 4
 # A mistake in code does not pass by with time as trouble does; a deploy between two attempts may mend it.
 MAX_ATTEMPTS_AT_A_BUG = 3
 
@@ -48,6 +48,7 @@ class Pipeline:
 
     def __init__(self, tools: Tools) -> None:
         self._outbox: Outbox = tools.outbox
+        self._heart = Heart(tools.outbox)
         self._steps: Mapping[JobKind, Step] = {
             JobKind.PROMOTE: Promotion(tools),
             JobKind.VARIANTS: VariantWork(tools),
@@ -58,16 +59,20 @@ class Pipeline:
     def run(self, claim: Claim, *, released: Stop = never) -> None:
         """Do the work of a claim and settle it. `released()` true hands unfinished work back."""
         step = self._steps[claim.kind]
-        with _Heartbeat(lambda: self._outbox.heartbeat(claim)) as heart:
+        with self._heart.hold(claim) as held:
             try:
-                self._attempt(step, claim, lambda: released() or heart.wants_stop)
+                self._attempt(step, claim, lambda: released() or held.wants_stop)
             except Cancelled:
-                (self._outbox.call_off if heart.wants_stop else self._outbox.release)(claim)
+                (self._outbox.call_off if held.wants_stop else self._outbox.release)(claim)
+            except Snoozed as snoozed:
+                self._outbox.snooze(claim, snoozed.delay, snoozed)
+            except Discarded as reason:
+                self._outbox.call_off(claim, reason)
             except Exception as error:  # noqa: BLE001 - here it is decided what any error means
                 self._judge(step, claim, _named(error))
             else:
                 self._outbox.succeed(claim)
-        signals.job_stop.send(claim.kind.value, job_id=claim.id, asset_id=claim.asset_id, attempt=claim.attempt)
+        _tell(claim)
 
     def _attempt(self, step: Step, claim: Claim, stop: Stop) -> None:
         if claim.attempt > claim.max_attempts:
@@ -90,6 +95,14 @@ class Pipeline:
         return claim.bugs + 1 < MAX_ATTEMPTS_AT_A_BUG and not claim.is_last_attempt
 
 
+def _tell(claim: Claim) -> None:
+    try:
+        signals.job_stop.send(claim.kind.value, job_id=claim.id, asset_id=claim.asset_id, attempt=claim.attempt)
+    except Exception:
+        # The job is settled: a listener's error must not keep what follows from being done.
+        log.exception("a listener to the end of job %s failed", claim.id)
+
+
 def _named(error: Exception) -> Exception:
     """Trouble of the world around us by a name of ours, because it passes; a bug as it is."""
     named: RindleError
@@ -101,34 +114,3 @@ def _named(error: Exception) -> Exception:
         return error
     named.__cause__ = error
     return named
-
-
-class _Heartbeat:
-    """Keeps a lease while the block runs, and hears whether to stop."""
-
-    def __init__(self, beat: Callable[[], Pulse]) -> None:
-        self._beat = beat
-        self._over = threading.Event()
-        self._pulse = Pulse.OURS
-        self._thread = threading.Thread(target=self._run, name="rindle-heartbeat", daemon=True)
-
-    @property
-    def wants_stop(self) -> bool:
-        return self._pulse is not Pulse.OURS
-
-    def _run(self) -> None:
-        while not self._over.wait(HEARTBEAT_SECONDS):
-            try:
-                self._pulse = self._beat()
-            except Exception:
-                log.exception("a heartbeat could not be written; the lease has %s s left at most", LEASE_SECONDS)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import and_, exists, select
@@ -15,7 +16,9 @@ from sqlalchemy.orm import Session
 
 from flask_rindle.errors import (
     Cancelled,
+    Discarded,
     LifecycleError,
+    LostRace,
     MediaUnsupported,
     RindleError,
     UnknownName,
@@ -42,28 +45,39 @@ class VariantWork:
         taken = self._take(claim.asset_id)
         if taken is not None:
             asset, variants = taken
-            self._settle(asset, variants, self._make(asset, variants, stop))
+            self._settle(claim, asset, variants, self._make(asset, variants, stop))
 
     def give_up(self, claim: Claim, error: Exception) -> None:
         """No attempt is left: what still waits has failed."""
-        with self._tools.database.transaction() as db_session:
+        # Undone as a whole when the job is somebody else's by now.
+        with suppress(LostRace), self._tools.database.transaction() as db_session:
             waiting = (VariantState.QUEUED, VariantState.PROCESSING)
             query = select(Variant).where(Variant.asset_id == claim.asset_id, Variant.state.in_(waiting))
-            for variant in db_session.scalars(query):
-                if variant.state == VariantState.QUEUED:
-                    move(db_session, variant, VariantState.PROCESSING, now=self._tools.clock())
-                self._fail(db_session, variant, error)
+            for variant in db_session.scalars(query.order_by(Variant.name)):
+                # Whoever cancelled it meanwhile has decided what becomes of it.
+                with suppress(LostRace):
+                    if variant.state == VariantState.QUEUED:
+                        move(db_session, variant, VariantState.PROCESSING, now=self._tools.clock())
+                    self._fail(db_session, variant, error)
             roll_up(db_session, claim.asset_id, now=self._tools.clock())
+            # What was asked for while this attempt ran has attempts of its own.
+            self._require_ours(db_session, claim, to_the_end=True)
 
     def _take(self, asset_id: uuid.UUID) -> tuple[Asset, dict[str, Variant]] | None:
-        """The asset and what is to be made of it; a worker before us may have died over it."""
+        """The asset and what is to be made of it; a worker before us may have died over it.
+
+        Raises Discarded when the asset is gone.
+        """
         now = self._tools.clock()
         with self._tools.database.transaction() as db_session:
             asset = db_session.get(Asset, asset_id)
             if asset is None or asset.state not in DELIVERABLE:
-                return None
-            query = select(Variant).where(
-                Variant.asset_id == asset_id, Variant.state.in_((VariantState.QUEUED, VariantState.PROCESSING))
+                raise Discarded("the asset is gone")
+            # Everybody locks an asset's variants in the order of their names, and the asset after them.
+            query = (
+                select(Variant)
+                .where(Variant.asset_id == asset_id, Variant.state.in_((VariantState.QUEUED, VariantState.PROCESSING)))
+                .order_by(Variant.name)
             )
             variants = {variant.name: variant for variant in db_session.scalars(query)}
             recipes = self._tools.profiles.get(asset.profile).variants
@@ -120,10 +134,14 @@ class VariantWork:
             return answer
         extension = extension_for(answer.content_type)
         key = variant_key(asset.profile, asset.id, variant.name, variant.recipe_digest, extension)
+        before = variant.storage_key
         try:
             with (directory / f"{variant.name}.out").open("rb") as source:
                 stored = self._tools.storages[variant.storage].put(key, source, content_type=answer.content_type)
             self._publish(asset, variant, answer, stored)
+            if before not in (None, stored.key):
+                # Made by an older recipe; from now on no row names it.
+                self._tools.storages[variant.storage].delete(str(before))
         except RindleError as error:
             return Failed(name=variant.name, error=error)
         return answer
@@ -166,16 +184,38 @@ class VariantWork:
         if not keep:
             self._tools.storages[variant.storage].delete(key)
 
-    def _settle(self, asset: Asset, variants: Mapping[str, Variant], results: Iterable[Made | Failed]) -> None:
+    def _settle(
+        self, claim: Claim, asset: Asset, variants: Mapping[str, Variant], results: Iterable[Made | Failed]
+    ) -> None:
         errors = {answer.name: answer.error for answer in results if isinstance(answer, Failed)}
         lost = {name for name, error in errors.items() if isinstance(error, LifecycleError)}
+        overtaken: list[Variant] = []
         with self._tools.database.transaction() as db_session:
-            for name in errors.keys() - lost:
-                self._put_back_or_fail(db_session, variants[name], errors[name])
-            roll_up(db_session, asset.id, now=self._tools.clock())
+            for name in sorted(errors.keys() - lost):
+                try:
+                    self._put_back_or_fail(db_session, variants[name], errors[name])
+                except LostRace:
+                    # Whoever cancelled it meanwhile has decided what becomes of it.
+                    overtaken.append(variants[name])
+            roll_up(db_session, claim.asset_id, now=self._tools.clock())
+            self._require_ours(db_session, claim)
+        for variant in overtaken:
+            self._remove_what_was_stored(asset, variant)
         for error in errors.values():
             if _passes_by(error):
                 raise error
+
+    def _remove_what_was_stored(self, asset: Asset, variant: Variant) -> None:
+        """Remove what was stored before the trouble that kept it from being published."""
+        with suppress(UnknownName):
+            extension = extension_for(self._tools.profiles.get(asset.profile).recipe(variant.name).content_type)
+            key = variant_key(asset.profile, asset.id, variant.name, variant.recipe_digest, extension)
+            self._remove_if_unwanted(variant, key)
+
+    def _require_ours(self, db_session: Session, claim: Claim, *, to_the_end: bool = False) -> None:
+        """Raises LostRace, which undoes the transaction, when another worker is at these variants by now."""
+        if not self._tools.outbox.is_held(db_session, claim, to_the_end=to_the_end):
+            raise LostRace("job", claim.id)
 
     def _put_back_or_fail(self, db_session: Session, variant: Variant, error: RindleError) -> None:
         if _passes_by(error):

@@ -132,6 +132,10 @@ class Storage(ABC):
                 raise
         return before
 
+    def tidy(self) -> int:
+        """Remove what writers that died left half done, and nothing that one is at; how many pieces that were."""
+        return 0
+
     def close(self) -> None:  # noqa: B027 - most storages hold nothing
         """Let go of connections; the storage is not used afterwards."""
 

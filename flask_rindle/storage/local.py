@@ -2,7 +2,8 @@
 
 Every write makes a new file in a private folder beside the objects and renames it over the key, so a
 reader sees the old bytes or the new ones, and a file is never changed once it has its name. The root
-must be on one filesystem, with hard links (`promote` needs them); processes may share it.
+must be on one filesystem, with hard links (`promote` needs them); processes may share it. Whoever is at a
+file in the private folder holds a lock on it, so one without a lock was left by a process that died.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from io import FileIO
@@ -30,6 +31,7 @@ from flask_rindle.errors import (
     StorageFull,
     StorageUnavailable,
 )
+from flask_rindle.holding import hold, is_still, remove_abandoned
 from flask_rindle.storage.base import (
     CHUNK_BYTES,
     Capability,
@@ -145,6 +147,14 @@ class Local(Storage, PresignsPut, Promotes, LinksThroughApp):
             return standing
         raise (ObjectChanged if found else ObjectNotFound)(self.name, source_key)
 
+    def tidy(self) -> int:
+        """Remove the private files of writers that died; how many that were."""
+        try:
+            left = [Path(entry) for entry in os.scandir(self._temp) if entry.is_file(follow_symlinks=False)]
+        except OSError:  # nothing was ever written
+            return 0
+        return sum(map(remove_abandoned, left))
+
     def _check(self, key: str) -> str:
         """The key, if it is clean and cannot name the private folder."""
         if key.startswith("."):
@@ -203,7 +213,7 @@ class Local(Storage, PresignsPut, Promotes, LinksThroughApp):
         """A new private file to write into, removed unless it was placed."""
         with translate(self.name, key, WRITING):
             self._make_folder(self._temp)
-            descriptor, name = tempfile.mkstemp(dir=self._temp)
+            descriptor, name = self._new_file()
         try:
             # Unbuffered: a buffer would try its flush again on closing, and the disk is still full then.
             with os.fdopen(descriptor, "wb", buffering=0) as handle:
@@ -211,22 +221,35 @@ class Local(Storage, PresignsPut, Promotes, LinksThroughApp):
         finally:
             Path(name).unlink(missing_ok=True)
 
+    def _new_file(self) -> tuple[int, str]:
+        while True:
+            descriptor, name = tempfile.mkstemp(dir=self._temp)
+            hold(descriptor)
+            if is_still(name, descriptor):
+                return descriptor, name
+            os.close(descriptor)  # somebody tidied up between the two steps
+
     @contextmanager
     def _pinned(self, key: str) -> Iterator[tuple[Path, StoredObject | None]]:
         """A second, private name for the object, which no writer of the key can change; None without one."""
         pin = self._temp / uuid.uuid4().hex
-        try:
-            yield pin, self._pin(key, pin)
-        finally:
-            pin.unlink(missing_ok=True)
+        with ExitStack() as held:
+            held.callback(pin.unlink, missing_ok=True)
+            yield pin, self._pin(key, pin, held)
 
-    def _pin(self, key: str, pin: Path) -> StoredObject | None:
+    def _pin(self, key: str, pin: Path, held: ExitStack) -> StoredObject | None:
         if self._find(key) is None:  # also a folder: linking one is called a lack of permission
             return None
+        path = self._path(key)
         try:
             with translate(self.name, key):
-                pin.hardlink_to(self._path(key))
-                return self._describe(key, pin.stat())
+                while True:
+                    handle = held.enter_context(path.open("rb"))
+                    hold(handle.fileno(), shared=True)
+                    pin.hardlink_to(path)
+                    if is_still(pin, handle.fileno()):
+                        return self._describe(key, os.fstat(handle.fileno()))
+                    pin.unlink(missing_ok=True)  # it was rewritten between the two steps
         except ObjectNotFound:
             return None
 
