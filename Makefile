@@ -25,12 +25,13 @@ demo: ## set everything up and serve the example
 test: ## set everything up and run the tests
 	@scripts/venv test
 	@scripts/system-packages
-	@RINDLE_REQUIRE_ALL="$${RINDLE_REQUIRE_ALL:-$${CI:+1}}" $(BIN) -m pytest $(or $(PYTEST_ARGS),--cov)
+	@PYTHONHASHSEED=0 RINDLE_REQUIRE_ALL="$${RINDLE_REQUIRE_ALL:-$${CI:+1}}" $(BIN) -m pytest $(or $(PYTEST_ARGS),--numprocesses auto --dist loadfile --cov)
 
 check: ## lint, types, floors
 	@scripts/venv test,check
 	@scripts/check
 
-bench: ## measure, against others in the same run
-	@scripts/venv test
+bench: ## measure, against others in the same run; PostgreSQL, MariaDB, Redis and RabbitMQ have to run
+	@scripts/venv test,bench
 	@$(BIN) benchmarks/variants.py
+	@$(BIN) benchmarks/jobs.py

@@ -12,7 +12,7 @@ import flask_rindle
 from flask_rindle import models
 
 PACKAGE = Path(flask_rindle.__file__).parent
-DOORS = {"lifecycle.py", "outbox.py"}
+DOORS = {"lifecycle.py", "outbox/claims.py", "outbox/outbox.py"}
 SOURCES = sorted(
     path
     for path in PACKAGE.rglob("*.py")

@@ -576,6 +576,7 @@ class TestOneFile:
         answer.set()
         expect(status(page)).to_have_text("Processing")
         until(lambda: fake.streams == 1)
+        until(lambda: "processing" in heard(page))
         fake.finish("as1")
 
         expect(status(page)).to_have_text("Done")

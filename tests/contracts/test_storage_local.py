@@ -12,7 +12,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,6 +30,7 @@ from flask_rindle.errors import (
     StorageFull,
     StorageUnavailable,
 )
+from flask_rindle.storage import local
 from flask_rindle.storage.base import StoredObject
 from flask_rindle.storage.local import Local, sync_folder
 from flask_rindle.testing.contracts import StorageContract, lint_storage
@@ -504,11 +505,11 @@ def test_a_write_during_promotion_does_not_slip_in(root: Path) -> None:
 class Overtaken(Local):
     """Another worker promotes, and then the sender overwrites, before this one takes hold of the source."""
 
-    def _pin(self, key: str, pin: Path) -> StoredObject | None:
+    def _pin(self, key: str, pin: Path, held: ExitStack) -> StoredObject | None:
         other = Local("media", root=self.root)
         other.promote("incoming/a", "final/a", etag=other.stat("incoming/a").etag)
         put(other, "incoming/a", b"late")
-        return super()._pin(key, pin)
+        return super()._pin(key, pin, held)
 
 
 def test_a_second_promoter_does_not_undo_the_first(root: Path) -> None:
@@ -561,3 +562,101 @@ def test_promoters_and_a_late_writer_at_once(storage: Local, root: Path) -> None
             storage.delete("final/a")
             storage.delete("incoming/a")
     assert files(root) == set()
+
+
+class TestTidy:
+    def test_removes_what_a_killed_writer_left(self, storage: Local, root: Path) -> None:
+        """Killed in the middle of its bytes, and with everything written but the name."""
+
+        class Deadly(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                chunk = super().read(size)
+                if not chunk:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return chunk
+
+        put(storage, "a/b")
+        pid = os.fork()
+        if pid == 0:
+            storage.put("a/b", Deadly(b"other"))
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+        assert len(files(root)) == 3, "the folder, the object, and what is left"
+        assert storage.tidy() == 1
+        assert files(root) == {"a", "a/b"}
+        assert content(storage, "a/b") == b"text"
+        assert storage.tidy() == 0
+
+    def test_leaves_what_a_writer_is_at(self, storage: Local, root: Path) -> None:
+        other = Local("media", root=root)
+
+        class Watched(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                assert other.tidy() == 0
+                return super().read(size)
+
+        storage.put("a/b", Watched(b"bytes"))
+        assert content(storage, "a/b") == b"bytes"
+
+    def test_leaves_what_a_promoter_holds(self, root: Path) -> None:
+        class Tidied(Local):
+            def _place(self, staged: Path, path: Path) -> None:
+                assert Local("media", root=root).tidy() == 0
+                super()._place(staged, path)
+
+        storage = Tidied("media", root=root)
+        stored = put(storage, "incoming/a")
+        assert storage.promote("incoming/a", "final/a", etag=stored.etag).etag == stored.etag
+
+    def test_may_come_between_any_two_steps_of_a_writer(
+        self, storage: Local, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other, removed = Local("media", root=root), []
+        real = local.hold
+
+        def late(descriptor: int, *, shared: bool = False) -> None:
+            if len(removed) < 3:
+                removed.append(other.tidy())
+            real(descriptor, shared=shared)
+
+        monkeypatch.setattr(local, "hold", late)
+        put(storage, "a/b", b"bytes")
+        assert removed == [1, 1, 1]
+        assert (content(storage, "a/b"), files(root)) == (b"bytes", {"a", "a/b"})
+
+    def test_beside_many_writers_and_promoters_takes_nothing_from_them(self, storage: Local, root: Path) -> None:
+        over = threading.Event()
+
+        def tidy() -> int:
+            other, total = Local("media", root=root), 0
+            while not over.is_set():
+                total += other.tidy()
+            return total
+
+        def write(number: int) -> bool:
+            data = b"%d" % number
+            stored = put(storage, f"incoming/{number}", data)
+            storage.promote(f"incoming/{number}", f"final/{number}", etag=stored.etag)
+            return content(storage, f"final/{number}") == data
+
+        with ThreadPoolExecutor(4) as threads:
+            tidying = threads.submit(tidy)
+            try:
+                assert all(threads.map(write, range(200)))
+            finally:
+                over.set()
+            tidying.result()
+        assert files(root) == {"final", *(f"final/{number}" for number in range(200))}
+
+    def test_of_a_root_that_was_never_written_to_is_quiet(self, storage: Local, root: Path) -> None:
+        assert storage.tidy() == 0
+        assert not root.exists()
+
+    def test_follows_no_link_and_enters_no_folder(self, storage: Local, root: Path, tmp_path: Path) -> None:
+        put(storage, "a/b")
+        outside = tmp_path / "outside"
+        outside.write_text("precious")
+        (root / ".tmp" / "link").symlink_to(outside)
+        (root / ".tmp" / "folder").mkdir()
+        assert storage.tidy() == 0
+        assert outside.read_text() == "precious"

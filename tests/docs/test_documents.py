@@ -14,7 +14,8 @@ import pytest
 from flask import Flask
 from PIL import Image
 
-from flask_rindle import profiles, settings
+from flask_rindle import outbox, profiles, settings
+from flask_rindle.cli import group
 from flask_rindle.models import states
 
 ROOT = Path(__file__).parents[2]
@@ -87,6 +88,36 @@ def test_the_profiles_page_runs() -> None:
         exec(compile(block, "profiles.md", "exec"), names)  # noqa: S102
     options = {name for name in profiles._options(names["Photo"]) if name != "name"}
     assert options <= set(vars(names["Photo"]))
+
+
+def test_the_jobs_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a worker does: import the module, and find the tasks, the queues and the schedule."""
+    (tmp_path / "shop.py").write_text("\n".join(blocks(ROOT / "docs" / "jobs.md", "python")))
+    monkeypatch.syspath_prepend(tmp_path)
+    shop = importlib.import_module("shop")
+    try:
+        assert "flask_rindle.run" in shop.celery_app.tasks
+        assert {queue.name for queue in shop.celery_app.conf.task_queues} == {"celery", *outbox.Queue}
+        assert set(shop.celery_app.conf.beat_schedule) == {"flask_rindle.republish", "flask_rindle.sweep"}
+    finally:
+        shop.app.extensions["rindle"].close()
+        del sys.modules["shop"]
+
+
+def test_the_jobs_page_tells_every_kind() -> None:
+    text = (ROOT / "docs" / "jobs.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (`rindle_\w+`.*? \| \d+) \|", text, re.M))
+    assert set(rows) == set(outbox.JobKind)
+    for kind, policy in outbox.POLICIES.items():
+        assert rows[kind].startswith(f"`{policy.queue}`")
+        assert rows[kind].endswith(f"| {policy.max_attempts}")
+    assert all(f"`{queue}`" in text for queue in outbox.Queue)
+    assert all(f"| `{state}` |" in text for state in states.JobState)
+
+
+def test_every_command_is_documented() -> None:
+    text = "".join(path.read_text() for path in [README, *(ROOT / "docs").glob("*.md")])
+    assert [name for name in group.commands if f"flask rindle {name}" not in text] == []
 
 
 def test_every_setting_is_documented_with_its_default() -> None:

@@ -44,7 +44,7 @@ def upload(app: Flask, data: bytes) -> Any:
 
 
 def workers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if "(_work)" in thread.name]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("rindle-worker")]
 
 
 def test_an_upload_becomes_ready_by_itself(app: Flask, photo: Callable[..., bytes]) -> None:
@@ -129,7 +129,8 @@ def test_a_bug_in_a_step_is_tried_three_times_and_recorded(
 
 def test_a_heartbeat_keeps_a_long_job(app: Flask, photo: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """With a beat of ten milliseconds the lease moves on while the step still runs."""
-    monkeypatch.setattr("flask_rindle.pipeline.run.HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr("flask_rindle.pipeline.heart.HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr("flask_rindle.pipeline.heart.LOOK_SECONDS", 0.01)
     engine = app.extensions["rindle"]
     step = engine.pipeline._steps[JobKind.PROMOTE]
     leases: list[Any] = []
@@ -150,7 +151,8 @@ def test_a_heartbeat_keeps_a_long_job(app: Flask, photo: Callable[..., bytes], m
 def test_cancelling_stops_work_that_runs(
     app: Flask, photo: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_rindle.pipeline.run.HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr("flask_rindle.pipeline.heart.HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr("flask_rindle.pipeline.heart.LOOK_SECONDS", 0.01)
     engine = app.extensions["rindle"]
     started = threading.Event()
 

@@ -44,8 +44,8 @@ def test_work_goes_on_on_both_sides_of_a_fork(make_app: Callable[..., Flask], ph
         assert [asset.state for asset in db_session.query(Asset)] == ["ready"] * 3
 
 
-def test_a_connection_is_not_carried_over(make_app: Callable[..., Flask]) -> None:
-    app = make_app()
+def test_a_connection_is_not_carried_over(make_app: Callable[..., Flask], any_database: str) -> None:
+    app = make_app(database_url=any_database)
     database = app.extensions["rindle"].database
 
     def connection_id() -> int:
@@ -55,17 +55,18 @@ def test_a_connection_is_not_carried_over(make_app: Callable[..., Flask]) -> Non
     before = connection_id()
     assert connection_id() == before
     assert in_a_fork(lambda: connection_id() != before)
+    assert connection_id() == before, "the child has not hung up"
 
 
 def test_embedded_workers_start_again_in_a_fork(make_app: Callable[..., Flask]) -> None:
     app = make_app(jobs="embedded", clock=utcnow)
     jobs: Any = app.extensions["rindle"].jobs
     app.test_client().get("/")
-    parents = list(jobs._threads)
+    parents = list(jobs._shifts[0].threads)
 
     def starts_its_own() -> bool:
         app.test_client().get("/")
-        alive = [thread for thread in jobs._threads if thread.is_alive()]
+        alive = [thread for thread in jobs._shifts[0].threads if thread.is_alive()]
         return len(alive) == 2 and not set(alive) & set(parents)
 
     assert in_a_fork(starts_its_own)

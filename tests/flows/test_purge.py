@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 
 from flask_rindle.engine import Engine
-from flask_rindle.models import Asset, Job, Variant
+from flask_rindle.models import Asset, Job, ProcessingRun, Variant
 from flask_rindle.testing.clock import FrozenClock
 
 
@@ -99,7 +99,9 @@ def test_an_asset_that_is_removed_while_it_is_worked_on_leaves_no_bytes(
     assert files(app) == []
     assert (rows(Asset), rows(Variant)) == ([], [])
     assert {job.state for job in rows(Job)} <= {"succeeded", "cancelled"}
-    assert [job.attempt for job in rows(Job) if job.kind == "purge"] == [2], "it has waited for the worker"
+    assert [job.attempt for job in rows(Job) if job.kind == "purge"] == [1], "waiting uses up no attempt"
+    waits = [run for run in rows(ProcessingRun) if run.error_code == "work_in_progress"]
+    assert {run.outcome for run in waits} == {"released"}, "it has waited for the worker"
 
 
 def test_a_purge_that_is_quicker_than_promotion_leaves_nothing_and_no_error(

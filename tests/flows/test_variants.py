@@ -16,6 +16,7 @@ from flask_rindle.errors import OutputWrong, SandboxFailed
 from flask_rindle.models import Asset, Job, ProcessingRun, Variant
 from flask_rindle.outbox import JobKind
 from flask_rindle.processing.base import Failed, Made, Order
+from flask_rindle.signals import job_stop
 from flask_rindle.testing.clock import FrozenClock
 
 
@@ -188,9 +189,8 @@ def test_an_asset_that_is_removed_meanwhile_keeps_nothing(
 
     meddle(remove)
     drain()
-    assert [(job.state, job.errors[0]["code"]) for job in rows(Job) if job.kind == "purge"] == [
-        ("queued", "work_in_progress")
-    ]
+    assert [(job.state, job.attempt, job.errors) for job in rows(Job) if job.kind == "purge"] == [("queued", 0, [])]
+    assert [run.error_code for run in rows(ProcessingRun) if run.kind == "purge"] == ["work_in_progress"]
     clock.tick(seconds=5)
     drain()
     assert (rows(Asset), rows(Variant), variant_files(app)) == ([], [], set())
@@ -259,3 +259,26 @@ def test_a_processor_gets_one_source_for_all(
     assert len(saved) == 1
     assert [count for _, count in asked] == [2]
     assert not asked[0][0].parent.exists()
+
+
+def test_work_on_an_asset_that_is_gone_is_discarded(engine: Engine, asset_id: Any, drain: Any, rows: Any) -> None:
+    """Its job ends, undone and on purpose, and says why."""
+    with engine.database.transaction() as db_session:
+        db_session.query(Asset).update({"state": "deleted"})
+    drain()
+    (job,) = [job for job in rows(Job) if job.kind == "variants"]
+    assert (job.state, [error["code"] for error in job.errors]) == ("cancelled", ["discarded"])
+    assert [run.outcome for run in rows(ProcessingRun) if run.kind == "variants"] == ["cancelled"]
+
+
+def test_a_listener_to_the_end_of_a_job_that_fails_holds_nothing_up(
+    app: Flask, photo: Callable[..., bytes], engine: Engine
+) -> None:
+    """Neither the job, which is settled, nor what it leads to."""
+
+    def fail(_sender: object, **_facts: object) -> None:
+        raise ZeroDivisionError
+
+    with job_stop.connected_to(fail), app.app_context():
+        asset = app.extensions["host"].rindle.upload("avatar", io.BytesIO(photo()), filename="b.jpg")
+    assert engine.feed.asset(asset.id).state == "ready"

@@ -222,8 +222,10 @@ def test_an_event_id_is_never_given_twice(store: Callable[..., None], database: 
 def test_columns_that_are_searched_have_an_index(sql_engine: Engine) -> None:
     found = inspect(sql_engine)
     for table, columns in (
-        ("rindle_jobs", ["state", "queue", "run_at", "id"]),
+        ("rindle_jobs", ["state", "queue", "priority", "run_at", "id"]),
         ("rindle_jobs", ["state", "lease_expires_at"]),
+        ("rindle_jobs", ["finished_at"]),
+        ("rindle_processing_runs", ["finished_at"]),
         ("rindle_upload_sessions", ["state", "expires_at"]),
         ("rindle_attachments", ["asset_id"]),
         ("rindle_events", ["asset_id", "id"]),

@@ -10,26 +10,31 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import event, select, update
 from sqlalchemy.orm import Session
 
-from flask_rindle.errors import SandboxFailed, StorageUnavailable
+from flask_rindle.errors import DatabaseBusy, SandboxFailed, StorageUnavailable, WorkInProgress
 from flask_rindle.models import Asset, Job, ProcessingRun
 from flask_rindle.models.database import Database
 from flask_rindle.outbox import (
     LEASE_SECONDS,
-    MAX_ERROR_CHARACTERS,
-    MAX_ERRORS_KEPT,
     POLICIES,
     Claim,
+    Hand,
     JobKind,
     JobPolicy,
+    Notice,
     Outbox,
+    Priority,
     Pulse,
+    Queue,
 )
+from flask_rindle.outbox.outbox import MAX_ERRORS_KEPT
+from flask_rindle.outbox.reasons import MAX_ERROR_CHARACTERS
 from flask_rindle.testing.clock import FrozenClock
 from flask_rindle.types import new_id
 
@@ -44,7 +49,7 @@ def sent() -> list[uuid.UUID]:
 @pytest.fixture
 def outbox(database: Database, clock: FrozenClock, sent: list[uuid.UUID]) -> Outbox:
     outbox = Outbox(database, clock)
-    outbox.send = sent.append
+    outbox.send = lambda notice: sent.append(notice.job_id)
     return outbox
 
 
@@ -95,7 +100,7 @@ class TestAdd:
     def test_twice_makes_one_live_job(self, outbox: Outbox, sent: list[uuid.UUID]) -> None:
         add(outbox)
         add(outbox)
-        assert sent == [job(outbox).id]
+        assert sent == [job(outbox).id] * 2, "said again, for a worker that passed the row by while we held it"
 
     def test_of_another_kind_or_asset_makes_another_job(self, outbox: Outbox) -> None:
         add(outbox)
@@ -349,7 +354,7 @@ class TestLease:
         claim = claimed(outbox)
         for _ in range(5):
             clock.tick(seconds=LEASE_SECONDS - 1)
-            assert outbox.heartbeat(claim) is Pulse.OURS
+            assert outbox.heartbeat([claim])[claim] is Pulse.OURS
         assert outbox.claim("w2") is None
 
     def test_a_heartbeat_hears_that_the_job_is_somebody_elses(self, outbox: Outbox, clock: FrozenClock) -> None:
@@ -357,10 +362,10 @@ class TestLease:
         lost = claimed(outbox)
         clock.tick(seconds=LEASE_SECONDS)
         mine = claimed(outbox, "w2")
-        assert outbox.heartbeat(lost) is Pulse.LOST
-        assert outbox.heartbeat(mine) is Pulse.OURS
+        assert outbox.heartbeat([lost])[lost] is Pulse.LOST
+        assert outbox.heartbeat([mine])[mine] is Pulse.OURS
         outbox.succeed(mine)
-        assert outbox.heartbeat(mine) is Pulse.LOST
+        assert outbox.heartbeat([mine])[mine] is Pulse.LOST
 
     def test_of_a_job_that_is_retried_is_let_go(self, outbox: Outbox, clock: FrozenClock) -> None:
         add(outbox)
@@ -480,7 +485,7 @@ class TestCancel:
         add(outbox)
         claim = claimed(outbox)
         self.cancel(outbox, JobKind.PROMOTE)
-        assert outbox.heartbeat(claim) is Pulse.CANCEL
+        assert outbox.heartbeat([claim])[claim] is Pulse.CANCEL
         outbox.call_off(claim)
         assert (job(outbox).state, outcomes(outbox)) == ("cancelled", ["cancelled"])
 
@@ -510,7 +515,7 @@ class TestCancel:
         add(outbox)
         outbox.call_off(claim)
         again = claimed(outbox)
-        assert outbox.heartbeat(again) is Pulse.OURS
+        assert outbox.heartbeat([again])[again] is Pulse.OURS
 
     @pytest.mark.parametrize("verb", ["retry", "release"])
     def test_is_not_undone_by_a_worker_who_has_not_heard(self, outbox: Outbox, clock: FrozenClock, verb: str) -> None:
@@ -529,7 +534,7 @@ class TestCancel:
         self.cancel(outbox, JobKind.PROMOTE)
         clock.tick(seconds=LEASE_SECONDS)
         again = outbox.claim("w2")
-        assert again is None or outbox.heartbeat(again) is Pulse.CANCEL
+        assert again is None or outbox.heartbeat([again])[again] is Pulse.CANCEL
 
 
 class TestNextDue:
@@ -547,7 +552,7 @@ class TestNextDue:
         clock.tick(seconds=90)
         add(outbox, JobKind.PURGE)
         assert outbox.next_due_at() == leased_until
-        outbox.heartbeat(claim)
+        outbox.heartbeat([claim])[claim]
         assert outbox.next_due_at() == clock()
         assert outbox.next_due_at(["rindle_promote"]) == clock() + timedelta(seconds=LEASE_SECONDS)
 
@@ -571,3 +576,448 @@ def test_a_failed_run_names_our_code(outbox: Outbox) -> None:
     add(outbox)
     outbox.retry(claimed(outbox), SandboxFailed("killed"))
     assert job(outbox).errors[0]["code"] == "sandbox_failed"
+
+
+def put(outbox: Outbox, asset_id: uuid.UUID | None = None, kind: JobKind = JobKind.VARIANTS, **wish: Any) -> uuid.UUID:
+    """Add a job, of a new asset unless one is given; the asset's id."""
+    asset_id = asset_id or new_id()
+    with outbox._database.transaction() as db_session:
+        outbox.add(db_session, kind, asset_id, **wish)
+    return asset_id
+
+
+def alter(outbox: Outbox, asset_id: uuid.UUID, **values: Any) -> None:
+    with outbox._database.transaction() as db_session:
+        db_session.execute(update(Job).where(Job.asset_id == asset_id).values(**values))
+
+
+def claims(outbox: Outbox, queues: list[str] | None = None) -> list[uuid.UUID]:
+    """The assets of everything that can be claimed, in the order in which it is given out."""
+    found: list[uuid.UUID] = []
+    while (claim := outbox.claim("w", queues=queues)) is not None:
+        found.append(claim.asset_id)
+    return found
+
+
+class TestOrder:
+    def test_what_somebody_waits_for_goes_before_what_is_made_anew(self, outbox: Outbox, clock: FrozenClock) -> None:
+        """Within a queue and across queues, however long the other has waited."""
+        again = [put(outbox, queue=queue, priority=Priority.AGAIN) for queue in (Queue.PROCESS, Queue.MEDIA)]
+        clock.tick(minutes=1)
+        first = [put(outbox, queue=queue) for queue in (Queue.MEDIA, Queue.PROCESS)]
+        clock.tick(minutes=1)
+        assert set(claims(outbox)[:2]) == set(first)
+        clock.tick(seconds=LEASE_SECONDS)
+        assert len(claims(outbox)) == len(again + first)
+
+    def test_within_a_priority_the_oldest_goes_first_across_queues(self, outbox: Outbox, clock: FrozenClock) -> None:
+        order = []
+        for queue in (Queue.PURGE, Queue.PROMOTE, Queue.MEDIA, Queue.PROMOTE):
+            order.append(put(outbox, queue=queue))
+            clock.tick(seconds=1)
+        assert claims(outbox) == order
+
+    def test_what_a_dead_worker_left_goes_before_all(self, outbox: Outbox, clock: FrozenClock) -> None:
+        left = put(outbox, priority=Priority.AGAIN)
+        claimed(outbox, "dead")
+        clock.tick(seconds=LEASE_SECONDS - 10)
+        put(outbox, kind=JobKind.PROMOTE)
+        clock.tick(seconds=10)
+        assert claims(outbox)[0] == left
+
+    def test_some_queues_give_their_jobs_only_and_in_order(self, outbox: Outbox, clock: FrozenClock) -> None:
+        """Also what was abandoned there; what was abandoned elsewhere is left to others."""
+        elsewhere, here = put(outbox, queue=Queue.PURGE), put(outbox, queue=Queue.MEDIA)
+        assert len(claims(outbox)) == 2
+        clock.tick(seconds=LEASE_SECONDS)
+        again = put(outbox, queue=Queue.PROCESS, priority=Priority.AGAIN)
+        first = put(outbox, queue=Queue.PROCESS)
+        other = put(outbox, queue=Queue.PROMOTE)
+        assert claims(outbox, [Queue.MEDIA, Queue.PROCESS]) == [here, first, again]
+        assert set(claims(outbox)) == {elsewhere, other}
+
+    def test_more_jobs_than_a_look_sees_all_come_in_order(self, outbox: Outbox, clock: FrozenClock) -> None:
+        order = [put(outbox, not_before=clock() - timedelta(seconds=60 - n)) for n in range(12)]
+        assert claims(outbox) == order
+
+
+class TestUnknownKinds:
+    """A newer release has added a kind; this one leaves its rows alone."""
+
+    def test_are_not_claimed_and_hide_nothing(self, outbox: Outbox, clock: FrozenClock) -> None:
+        for _ in range(10):
+            alter(outbox, put(outbox), kind="holograms")
+        held = put(outbox)
+        claimed(outbox, "newer")
+        alter(outbox, held, kind="holograms")
+        clock.tick(seconds=LEASE_SECONDS)
+        known = put(outbox)
+        (job_id,) = [found.id for found in jobs(outbox) if found.asset_id == held]
+        assert outbox.claim("w", job_id=job_id) is None
+        assert claims(outbox) == [known]
+
+    def test_do_not_keep_a_worker_awake(self, outbox: Outbox, clock: FrozenClock) -> None:
+        """A worker that is told of work which it cannot claim looks again and again."""
+        alter(outbox, put(outbox), kind="holograms")
+        held = put(outbox)
+        claimed(outbox, "newer")
+        alter(outbox, held, kind="holograms")
+        clock.tick(hours=1)
+        assert outbox.next_due_at() is None
+        due_at = clock() + timedelta(minutes=5)
+        put(outbox, not_before=due_at)
+        assert (outbox.next_due_at(), outbox.next_due_at([Queue.PURGE])) == (due_at, None)
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+class TestSnooze:
+    REASON = WorkInProgress(ASSET)
+
+    def snoozed(self, outbox: Outbox) -> Claim:
+        add(outbox)
+        claim = claimed(outbox)
+        outbox.snooze(claim, timedelta(minutes=5), self.REASON)
+        return claim
+
+    def test_puts_off_without_using_an_attempt(self, outbox: Outbox, clock: FrozenClock, sent: list[uuid.UUID]) -> None:
+        claim = self.snoozed(outbox)
+        waiting = job(outbox)
+        assert (waiting.state, waiting.attempt, waiting.lease, waiting.errors) == ("queued", 0, None, [])
+        assert waiting.run_at == clock() + timedelta(minutes=5)
+        assert sent == [claim.id, claim.id]
+        with outbox._database.reading() as db_session:
+            run = db_session.get_one(ProcessingRun, claim.run_id)
+        assert (run.outcome, run.error_code, run.finished_at) == ("released", "work_in_progress", clock())
+        clock.tick(seconds=299)
+        assert outbox.claim("w2") is None
+        clock.tick(seconds=1)
+        assert claimed(outbox).attempt == 1
+
+    def test_then_cancelled_ends(self, outbox: Outbox, clock: FrozenClock) -> None:
+        self.snoozed(outbox)
+        with outbox._database.transaction() as db_session:
+            assert outbox.cancel(db_session, ASSET, (JobKind.PROMOTE,)) == 1
+        clock.tick(hours=1)
+        assert (job(outbox).state, outbox.claim("w2")) == ("cancelled", None)
+
+    def test_of_what_was_cancelled_meanwhile_ends_it(self, outbox: Outbox) -> None:
+        add(outbox)
+        claim = claimed(outbox)
+        with outbox._database.transaction() as db_session:
+            outbox.cancel(db_session, ASSET, (JobKind.PROMOTE,))
+        outbox.snooze(claim, timedelta(minutes=5), self.REASON)
+        assert (job(outbox).state, job(outbox).live_key) == ("cancelled", None)
+
+    def test_then_asked_again_is_due_at_once(self, outbox: Outbox) -> None:
+        claim = self.snoozed(outbox)
+        add(outbox)
+        assert claimed(outbox).id == claim.id
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+class TestReason:
+    def test_of_what_was_called_off_is_kept(self, outbox: Outbox) -> None:
+        add(outbox)
+        outbox.call_off(claimed(outbox), TROUBLE)
+        ended = job(outbox)
+        assert (ended.state, [entry["code"] for entry in ended.errors]) == ("cancelled", ["storage_unavailable"])
+        with outbox._database.reading() as db_session:
+            run = db_session.scalars(select(ProcessingRun)).one()
+        assert (run.outcome, run.error_code, run.error_detail) == ("cancelled", "storage_unavailable", str(TROUBLE))
+
+
+class TestAskingAgain:
+    def test_in_back_off_makes_it_due_now_and_says_so(self, outbox: Outbox, clock: FrozenClock) -> None:
+        notices: list[Notice] = []
+        asset_id = put(outbox)
+        outbox.retry(claimed(outbox), TROUBLE)
+        outbox.send = notices.append
+        assert outbox.claim("w") is None
+        put(outbox, asset_id)
+        (notice,) = notices
+        assert (notice.job_id, notice.run_at, notice.queue) == (job(outbox).id, clock(), "rindle_process")
+        assert claimed(outbox).attempt == 2
+
+    def test_never_makes_it_later_or_less_urgent(self, outbox: Outbox, clock: FrozenClock) -> None:
+        asset_id = put(outbox)
+        put(outbox, asset_id, priority=Priority.AGAIN, not_before=clock() + timedelta(hours=1))
+        assert (job(outbox).priority, job(outbox).run_at) == (Priority.FIRST, clock())
+
+    def test_for_the_first_time_makes_it_more_urgent(self, outbox: Outbox, clock: FrozenClock) -> None:
+        asset_id = put(outbox, priority=Priority.AGAIN, not_before=clock() + timedelta(hours=1))
+        put(outbox, asset_id, not_before=clock() + timedelta(minutes=1))
+        assert (job(outbox).priority, job(outbox).run_at) == (Priority.FIRST, clock() + timedelta(minutes=1))
+
+
+class TestUnclaimed:
+    OVERDUE = timedelta(minutes=1)
+
+    def test_are_the_overdue_and_the_abandoned_and_not_the_young(self, outbox: Outbox, clock: FrozenClock) -> None:
+        put(outbox)
+        claimed(outbox, "dead")
+        put(outbox, queue=Queue.MEDIA, priority=Priority.AGAIN)
+        clock.tick(seconds=30)
+        put(outbox)
+        outbox.succeed(claimed(outbox, "quick"))
+        put(outbox, not_before=clock() + timedelta(hours=1))
+        assert outbox.unclaimed(self.OVERDUE) == []
+        clock.tick(seconds=30)
+        put(outbox)
+        old, young = {found.asset_id: found for found in jobs(outbox)}, clock()
+        found = {notice.job_id: notice for notice in outbox.unclaimed(self.OVERDUE)}
+        expected = [row for row in old.values() if row.state == "running" or row.queue == "rindle_media"]
+        assert found.keys() == {row.id for row in expected}
+        assert {(n.queue, n.priority, n.run_at) for n in found.values()} == {
+            (row.queue, row.priority, row.run_at) for row in expected
+        }
+        assert young - timedelta(minutes=1) in {notice.run_at for notice in found.values()}
+
+    def test_are_so_many_a_lane_at_most(self, outbox: Outbox, clock: FrozenClock) -> None:
+        lanes = ((Queue.PROCESS, Priority.FIRST), (Queue.PROCESS, Priority.AGAIN), (Queue.MEDIA, Priority.FIRST))
+        for queue, priority in lanes:
+            for _ in range(3):
+                put(outbox, queue=queue, priority=priority)
+        clock.tick(minutes=2)
+        found = outbox.unclaimed(self.OVERDUE, limit=2)
+        assert sorted((notice.queue, notice.priority) for notice in found) == sorted(lanes * 2)
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+class TestHoldingMany:
+    @pytest.mark.parametrize("verb", ["look", "heartbeat"])
+    def test_each_claim_hears_of_its_own_job(self, outbox: Outbox, clock: FrozenClock, verb: str) -> None:
+        """Also of two claims of one job, when this process lost it and took it again."""
+        put(outbox)
+        lost = claimed(outbox, "stopped")
+        clock.tick(seconds=LEASE_SECONDS)
+        mine = claimed(outbox)
+        called_off, ours = put(outbox), put(outbox)
+        held = {claim.asset_id: claim for claim in (claimed(outbox), claimed(outbox))}
+        with outbox._database.transaction() as db_session:
+            outbox.cancel(db_session, called_off, (JobKind.VARIANTS,))
+        pulses = {lost: "lost", mine: "ours", held[called_off]: "cancel", held[ours]: "ours"}
+        assert getattr(outbox, verb)(list(pulses)) == pulses
+        assert getattr(outbox, verb)(list(pulses)[::-1]) == pulses
+        assert getattr(outbox, verb)([]) == {}
+
+    def test_a_heartbeat_keeps_them_all_and_a_look_keeps_none(self, outbox: Outbox, clock: FrozenClock) -> None:
+        put(outbox), put(outbox)
+        held = [claimed(outbox), claimed(outbox)]
+        clock.tick(seconds=LEASE_SECONDS - 1)
+        outbox.look(held)
+        assert {row.lease_expires_at for row in jobs(outbox)} == {clock() + timedelta(seconds=1)}
+        outbox.heartbeat(held)
+        assert {row.lease_expires_at for row in jobs(outbox)} == {clock() + timedelta(seconds=LEASE_SECONDS)}
+
+
+@pytest.mark.parametrize("any_database", ["postgresql", "mariadb"], indirect=True)
+class TestRowsThatOthersHold:
+    """SQLite has one writer at a time."""
+
+    def test_are_passed_by_without_waiting_and_come_up_again(self, outbox: Outbox, clock: FrozenClock) -> None:
+        held = put(outbox)
+        clock.tick(seconds=1)
+        free = put(outbox)
+        with outbox._database.transaction() as db_session, ThreadPoolExecutor(1) as pool:
+            db_session.execute(select(Job.id).where(Job.asset_id == held).with_for_update())
+            assert pool.submit(claims, outbox).result(10) == [free]
+        assert claims(outbox) == [held]
+
+    @pytest.mark.parametrize("gives", ["takes", "gives back"])
+    def test_a_cancel_waits_for_a_worker_and_then_finds_its_job(
+        self, outbox: Outbox, clock: FrozenClock, gives: str
+    ) -> None:
+        """The worker is between its statements and its commit."""
+        asset_id = put(outbox)
+        claim = None if gives == "takes" else claimed(outbox)
+        asked: list[Future[int]] = []
+
+        def cancel() -> int:
+            with outbox._database.transaction() as db_session:
+                return outbox.cancel(db_session, asset_id, (JobKind.VARIANTS,))
+
+        with ThreadPoolExecutor(1) as pool:
+
+            def act() -> Future[int]:
+                asked.append(pool.submit(cancel))
+                return asked[0]
+
+            with at_commit(outbox, act):
+                claim = outbox.claim("w") if claim is None else outbox.release(claim) or claim
+            assert asked[0].result(10) == 1
+        if gives == "takes":
+            assert claim is not None
+            assert outbox.look([claim])[claim] is Pulse.CANCEL
+        assert (job(outbox).state, job(outbox).cancel_requested) == (
+            ("running", True) if gives == "takes" else ("cancelled", False)
+        )
+
+    @pytest.mark.parametrize("moment", range(4))
+    @pytest.mark.parametrize("verb", ["succeed", "fail", "retry"])
+    def test_a_worker_that_comes_back_too_late_is_in_nobodys_way(
+        self, outbox: Outbox, clock: FrozenClock, verb: str, moment: int
+    ) -> None:
+        """Another takes its job just before a statement of its end."""
+        put(outbox)
+        lost = claimed(outbox, "stopped")
+        clock.tick(seconds=LEASE_SECONDS)
+        with ThreadPoolExecutor(1) as pool:
+            taken: list[Future[Claim | None]] = []
+
+            def act() -> Future[Claim | None]:
+                taken.append(pool.submit(outbox.claim, "w2"))
+                return taken[0]
+
+            with before_write(outbox, moment, act):
+                getattr(outbox, verb)(*((lost, TROUBLE) if verb != "succeed" else (lost,)))
+            assert (taken[0] if taken else act()).result(10) is not None or job(outbox).state != "running"
+        assert outcomes(outbox)[0] in ("lost", "succeeded", "failed", "retried")
+
+
+@contextmanager
+def before_write(outbox: Outbox, number: int, act: Callable[[], Future[Any]]) -> Iterator[None]:
+    """`act()` before this thread's write with this number; it gets a moment to end, or to wait."""
+    engine, thread, seen = outbox._database._binds().writer, threading.get_ident(), count()
+
+    def listener(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if threading.get_ident() == thread and statement.startswith("UPDATE") and next(seen) == number:
+            wait([act()], timeout=0.3)
+
+    event.listen(engine, "before_cursor_execute", listener)
+    yield
+    event.remove(engine, "before_cursor_execute", listener)
+
+
+@contextmanager
+def at_commit(outbox: Outbox, act: Callable[[], Future[Any]]) -> Iterator[None]:
+    """`act()` before this thread's next commit that changed something; it gets a moment to end, or to wait."""
+    engine, thread, changed = outbox._database._binds().writer, threading.get_ident(), list[str]()
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if threading.get_ident() == thread and not statement.startswith("SELECT"):
+            changed.append(statement)
+
+    def commit(_connection: Any) -> None:
+        if threading.get_ident() == thread and changed:
+            changed.clear()
+            wait([act()], timeout=0.3)
+
+    event.listen(engine, "before_cursor_execute", note)
+    event.listen(engine, "commit", commit)
+    yield
+    event.remove(engine, "before_cursor_execute", note)
+    event.remove(engine, "commit", commit)
+
+
+def test_sixteen_workers_take_two_hundred_jobs_once_each(outbox: Outbox) -> None:
+    with outbox._database.transaction() as db_session:
+        for _ in range(200):
+            outbox.add(db_session, JobKind.VARIANTS, new_id())
+
+    def work(number: int) -> list[uuid.UUID]:
+        taken: list[uuid.UUID] = []
+        while outbox.next_due_at() == outbox._clock():
+            try:
+                claim = outbox.claim(str(number))
+            except DatabaseBusy:
+                continue
+            if claim is not None:
+                taken.append(claim.id)
+        return taken
+
+    with ThreadPoolExecutor(16) as pool:
+        taken = [job_id for done in pool.map(work, range(16)) for job_id in done]
+    assert len(taken) == len(set(taken)) == 200
+    assert outcomes(outbox) == ["running"] * 200
+    assert {row.attempt for row in jobs(outbox)} == {1}
+
+
+class TestHeldRows:
+    def test_one_that_somebody_holds_keeps_no_other_from_its_heartbeat(
+        self, outbox: Outbox, database: Database, clock: FrozenClock
+    ) -> None:
+        """A host that detaches in a long transaction holds a job's row; the leases of all others are kept."""
+        if database.has_one_writer:
+            pytest.skip("SQLite has one writer, who holds everything")
+        put(outbox), put(outbox)
+        first, second = claimed(outbox), claimed(outbox)
+        clock.tick(seconds=30)
+        with database.transaction() as db_session:
+            outbox.cancel(db_session, first.asset_id, (JobKind.VARIANTS,))
+            with ThreadPoolExecutor(1) as thread:
+                assert thread.submit(outbox.heartbeat, [first, second]).result(10) == {second: "ours"}
+        clock.tick(seconds=31)
+        taken = outbox.claim("other")
+        assert (taken, {job.worker for job in jobs(outbox)}) == (None, {"w1"})
+        assert outcomes(outbox) == ["lost", "running"]
+        assert {job.id: job.state for job in jobs(outbox)} == {first.id: "cancelled", second.id: "running"}
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+class TestSettlingBesideOthers:
+    def test_is_tried_again_when_they_are_in_the_way(
+        self, outbox: Outbox, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put(outbox)
+        claim = claimed(outbox)
+        real, refusals = database.transaction, [DatabaseBusy(), DatabaseBusy()]
+
+        @contextmanager
+        def busy() -> Iterator[Session]:
+            with real() as db_session:
+                yield db_session
+                if refusals:
+                    raise refusals.pop()
+
+        monkeypatch.setattr(database, "transaction", busy)
+        outbox.succeed(claim)
+        assert (job(outbox).state, outcomes(outbox), refusals) == ("succeeded", ["succeeded"], [])
+
+    def test_is_given_up_when_they_stay(
+        self, outbox: Outbox, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put(outbox)
+        claim = claimed(outbox)
+
+        @contextmanager
+        def busy() -> Iterator[Session]:
+            raise DatabaseBusy
+            yield
+
+        monkeypatch.setattr(database, "transaction", busy)
+        with pytest.raises(DatabaseBusy):
+            outbox.succeed(claim)
+
+
+class TestHand:
+    def test_is_taken_up_without_another_look(self, outbox: Outbox, database: Database) -> None:
+        """In the order that was seen, and only what is still due."""
+        assets = [put(outbox), put(outbox), put(outbox)]
+        hand = Hand()
+        first = outbox.claim("w1", hand=hand)
+        assert first is not None
+        assert outbox.claim("other") is not None
+        looks = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("flask_rindle.outbox.due.candidates", lambda *_: looks.append(1))
+            third = outbox.claim("w1", hand=hand)
+        assert (first.asset_id, third and third.asset_id, looks) == (assets[0], assets[2], [])
+        assert outbox.claim("w1", hand=hand) is None
+
+    @pytest.mark.parametrize(("seconds", "is_good"), [(0.05, True), (0.2, False)], ids=["within", "after"])
+    def test_is_good_for_a_moment(
+        self, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, seconds: float, is_good: bool
+    ) -> None:
+        """Something more urgent that comes meanwhile waits for so long, and no longer."""
+        now = [100.0]
+        monkeypatch.setattr("flask_rindle.outbox.claims.time", SimpleNamespace(monotonic=lambda: now[0]))
+        put(outbox, priority=Priority.AGAIN)
+        seen = put(outbox, priority=Priority.AGAIN)
+        hand = Hand()
+        outbox.claim("w1", hand=hand)
+        urgent = put(outbox, priority=Priority.FIRST)
+        now[0] += seconds
+        assert hand.is_good is is_good
+        claim = outbox.claim("w1", hand=hand)
+        assert claim is not None
+        assert claim.asset_id == (seen if is_good else urgent)

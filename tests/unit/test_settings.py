@@ -68,9 +68,9 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"RINDLE_STORAGES": {"media": "local"}}, "RINDLE_STORAGES['media']", '{"backend": "local"'),
     ({"RINDLE_STORAGES": {1: {"backend": "memory"}}}, "RINDLE_STORAGES[1]", '{"backend": "local"'),
     ({"RINDLE_JOBS": "cellery"}, "RINDLE_JOBS='cellery'", "embedded"),
-    ({"RINDLE_WORKERS": 0}, "RINDLE_WORKERS=0", "from 1 to 256"),
-    ({"RINDLE_WORKERS": True}, "RINDLE_WORKERS=True", "from 1 to 256"),
-    ({"RINDLE_WORKERS": "2"}, "RINDLE_WORKERS='2'", "from 1 to 256"),
+    ({"RINDLE_WORKERS": -1}, "RINDLE_WORKERS=-1", "from 0 to 256"),
+    ({"RINDLE_WORKERS": True}, "RINDLE_WORKERS=True", "from 0 to 256"),
+    ({"RINDLE_WORKERS": "2"}, "RINDLE_WORKERS='2'", "from 0 to 256"),
     ({"RINDLE_SIGNED_URL_TTL": -1}, "RINDLE_SIGNED_URL_TTL=-1", "900"),
     ({"RINDLE_UPLOAD_SESSION_TTL": 1.5}, "RINDLE_UPLOAD_SESSION_TTL=1.5", "86400"),
     ({"RINDLE_URL_PREFIX": "rindle"}, "RINDLE_URL_PREFIX='rindle'", "/rindle"),
@@ -91,7 +91,10 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"SECRET_KEY_FALLBACKS": [5]}, "SECRET_KEY_FALLBACKS", "non-empty"),
     ({"RINDLE_SIGNED_URL_TTL": 10**15}, "RINDLE_SIGNED_URL_TTL=1000", "from 1 to 315360000"),
     ({"RINDLE_UPLOAD_SESSION_TTL": 10**11}, "RINDLE_UPLOAD_SESSION_TTL=1000", "from 1 to 315360000"),
-    ({"RINDLE_WORKERS": 10**5}, "RINDLE_WORKERS=100000", "from 1 to 256"),
+    ({"RINDLE_WORKERS": 10**5}, "RINDLE_WORKERS=100000", "from 0 to 256"),
+    ({"RINDLE_JOB_TTL": 0}, "RINDLE_JOB_TTL=0", "from 1 to 315360000, such as 604800"),
+    ({"RINDLE_EVENT_TTL": "1"}, "RINDLE_EVENT_TTL='1'", "such as 2592000"),
+    ({"RINDLE_EVENTS_URL": 5}, "RINDLE_EVENTS_URL is no text", "redis://host:6379/0"),
     ({"RINDLE_URL_PREFIX": "/r/<x>"}, "RINDLE_URL_PREFIX='/r/<x>'", "/rindle"),
     ({"RINDLE_URL_PREFIX": "/a b"}, "RINDLE_URL_PREFIX='/a b'", "/rindle"),
     ({"RINDLE_URL_PREFIX": "//evil"}, "RINDLE_URL_PREFIX='//evil'", "/rindle"),
@@ -118,11 +121,23 @@ def test_every_setting_is_known_by_its_prefix() -> None:
 
 def test_all_mistakes_come_at_once_out_of_init_app(make_app: Callable[..., Flask]) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        make_app(SECRET_KEY="", RINDLE_WORKERS=0, RINDLE_JOBS="none", RINDLE_STORAGES={"media": {}})
+        make_app(
+            SECRET_KEY="",
+            RINDLE_WORKERS=-1,
+            RINDLE_EVENTS_URL="http://x",
+            RINDLE_JOBS="none",
+            RINDLE_STORAGES={"media": {}},
+        )
     text = " ".join(caught.value.problems)
     assert all(
         name in text
-        for name in ("SECRET_KEY", "RINDLE_WORKERS", "RINDLE_JOBS", "RINDLE_STORAGES['media'] has no backend")
+        for name in (
+            "SECRET_KEY",
+            "RINDLE_WORKERS",
+            "RINDLE_JOBS",
+            "RINDLE_STORAGES['media'] has no backend",
+            "RINDLE_EVENTS_URL has http://",
+        )
     )
 
 
