@@ -51,6 +51,8 @@ MAX_OWNER_CHARACTERS = 64
 BACKENDS: Mapping[str, str] = {
     "local": "flask_rindle.storage.local:Local",
     "memory": "flask_rindle.storage.memory:Memory",
+    "s3": "flask_rindle.storage.s3:S3",
+    "gcs": "flask_rindle.storage.gcs:GCS",
 }
 
 

@@ -24,7 +24,8 @@ RindleError
 │   ├─ TransitionRefused(kind, id, from_state, to_state)
 │   └─ LostRace(kind, id)                retryable
 ├─ StorageError(storage, key)            retryable: trouble passes, credentials get mended
-│   ├─ ObjectNotFound  ├─ ObjectChanged  ├─ InvalidKey          these three are facts, not trouble
+│   ├─ ObjectNotFound  ├─ ObjectChanged  ├─ InvalidKey          these five are facts, not trouble
+│   ├─ UploadGone      ├─ PartsRefused
 │   └─ StorageDenied   ├─ StorageFull    └─ StorageUnavailable
 ├─ ProcessingError
 │   ├─ MediaUnsupported(content_type)  ├─ OutputWrong(reason)
@@ -520,6 +521,26 @@ class ObjectChanged(StorageError):
 
     def __init__(self, storage: str, key: str) -> None:
         super().__init__(storage, key, "the object was overwritten")
+
+
+class UploadGone(StorageError):
+    """The storage knows this multipart upload no more: completed, aborted or too old."""
+
+    code = "upload_gone"
+    retryable = False
+
+    def __init__(self, storage: str, key: str) -> None:
+        super().__init__(storage, key, "there is no such multipart upload")
+
+
+class PartsRefused(StorageError):
+    """The parts cannot be put together: one is missing, too small, or not the one that was named."""
+
+    code = "parts_refused"
+    retryable = False
+
+    def __init__(self, storage: str, key: str) -> None:
+        super().__init__(storage, key, "the parts do not make up the object")
 
 
 class InvalidKey(StorageError):

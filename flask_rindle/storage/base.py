@@ -16,7 +16,7 @@ Promises that every adapter keeps, and that `flask_rindle.testing.contracts` che
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import BinaryIO, ClassVar, Literal, Protocol, TypeVar
 
 from flask_rindle.errors import CapabilityMissing, InvalidKey, UnknownName
-from flask_rindle.types import ByteRange, Checksum, Disposition
+from flask_rindle.types import GB, KB, MB, ByteRange, Checksum, Disposition
 
 MAX_KEY_CHARACTERS = 512
 MAX_SEGMENT_BYTES = 255
@@ -37,7 +37,10 @@ class Capability(StrEnum):
     SIGNED_URL = "signed_url"
     PUBLIC_URL = "public_url"
     PRESIGNED_PUT = "presigned_put"
+    MULTIPART_UPLOAD = "multipart_upload"
+    RESUMABLE_UPLOAD = "resumable_upload"
     PROMOTE = "promote"
+    CORS = "cors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +83,58 @@ class PresignedUpload:
     expires_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadTerms:
+    """What an upload in several requests will be; `size_bytes` is None where nobody knows yet."""
+
+    content_type: str
+    size_bytes: int | None
+    public: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One part of a multipart upload as the storage has it; numbers begin with 1."""
+
+    number: int
+    size_bytes: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartLimits:
+    """What a storage takes as parts; the last one may be smaller than the smallest."""
+
+    smallest_bytes: int = 5 * MB
+    largest_bytes: int = 5 * GB
+    most: int = 10_000
+
+
+class ResumableState(StrEnum):
+    """Where a resumable upload stands at its storage."""
+
+    IN_PROGRESS = "in_progress"
+    COMPLETE = "complete"
+    EXPIRED = "expired"  # gone: too old, cancelled, or never known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumableStart:
+    """Where the bytes of a resumable upload go. Whoever has the URI can send them: it is a bearer secret."""
+
+    uri: str = field(repr=False)
+    upload_id: str = field(repr=False)
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumableProgress:
+    """How many bytes the storage has for good, from the first one on."""
+
+    committed_bytes: int
+    state: ResumableState
+
+
 class AppLinks(Protocol):
     """Makes URLs of the app itself, for storages that have no HTTP server of their own."""
 
@@ -93,13 +148,17 @@ class Storage(ABC):
 
     name: str
     capabilities: frozenset[Capability] = frozenset()
+    longest_url: timedelta | None = None  # the longest life of a signed URL; None: as long as anybody likes
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     @abstractmethod
-    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None) -> StoredObject:
-        """Store everything that `source` gives, replacing what was there."""
+    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None, public: bool = False) -> StoredObject:
+        """Store everything that `source` gives, replacing what was there.
+
+        `public`: whether caches that people share may keep it, for storages that serve by themselves.
+        """
 
     @abstractmethod
     def read(self, key: str, byte_range: ByteRange | None = None) -> Iterator[bytes]:
@@ -153,10 +212,73 @@ class PresignsPut(Ability):
     """A client can be given a URL to PUT one object at."""
 
     capability = Capability.PRESIGNED_PUT
+    largest_put_bytes: int | None = None
 
     @abstractmethod
     def presign_put(self, key: str, terms: PutTerms) -> PresignedUpload:
-        """A URL that takes just these bytes. Repeating the PUT before it expires is allowed."""
+        """A URL that takes just these bytes.
+
+        Repeating the PUT before it expires does no harm: it succeeds, or is answered 412 because the object is there.
+        """
+
+
+class UploadsParts(Ability):
+    """An object can be sent in numbered parts, in any order and at once, and put together at the end.
+
+    An upload that is over, one way or another, is not there any more: UploadGone, but for `abort_parts`.
+    """
+
+    capability = Capability.MULTIPART_UPLOAD
+    part_limits = PartLimits()
+
+    @abstractmethod
+    def start_parts(self, key: str, terms: UploadTerms) -> str:
+        """Begin an upload; its id at the storage. Nothing can be seen under the key until it is complete."""
+
+    @abstractmethod
+    def presign_part(
+        self, key: str, upload_id: str, number: int, *, size_bytes: int, expires_in: timedelta
+    ) -> PresignedUpload:
+        """A URL that takes this part, of just this size. Repeating the PUT replaces the part."""
+
+    @abstractmethod
+    def put_part(self, key: str, upload_id: str, number: int, source: BinaryIO, *, size_bytes: int) -> Part:
+        """Send a part from here, replacing one of the same number."""
+
+    @abstractmethod
+    def list_parts(self, key: str, upload_id: str) -> list[Part]:
+        """The parts that the storage has, by number."""
+
+    @abstractmethod
+    def complete_parts(self, key: str, upload_id: str, parts: Sequence[Part]) -> StoredObject:
+        """Put these parts together, in this order; what stands under the key afterwards.
+
+        A repeated call after success returns the same answer. Raises PartsRefused when the storage
+        has other parts, or one that is too small.
+        """
+
+    @abstractmethod
+    def abort_parts(self, key: str, upload_id: str) -> None:
+        """Remove what has come in, and refuse what still comes; quiet when the upload is over."""
+
+
+class UploadsResumably(Ability):
+    """An object can be sent from its first byte to its last in requests that go on where the last one broke off."""
+
+    capability = Capability.RESUMABLE_UPLOAD
+    chunk_bytes = 256 * KB  # every request but the last sends a multiple of it
+
+    @abstractmethod
+    def start_resumable(self, key: str, terms: UploadTerms, *, origin: str | None = None) -> ResumableStart:
+        """Begin an upload. `origin`: the page, as browsers name it, that will send the bytes."""
+
+    @abstractmethod
+    def resumable_progress(self, key: str, uri: str) -> ResumableProgress:
+        """How far it is, in the storage's own words; EXPIRED when it knows the upload no more."""
+
+    @abstractmethod
+    def cancel_resumable(self, key: str, uri: str) -> None:
+        """Remove what has come in, and refuse what still comes; quiet when the upload is over."""
 
 
 class Promotes(Ability):
@@ -165,12 +287,29 @@ class Promotes(Ability):
     capability = Capability.PROMOTE
 
     @abstractmethod
-    def promote(self, source_key: str, target_key: str, *, etag: str) -> StoredObject:
+    def promote(
+        self, source_key: str, target_key: str, *, etag: str, content_type: str | None = None, public: bool = False
+    ) -> StoredObject:
         """Move the object if its etag is still `etag`; what stands at the target afterwards.
 
-        A repeated call after success returns the same answer. Raises ObjectChanged when the
-        source was overwritten, with nothing left at the target, and ObjectNotFound.
+        A repeated call after success returns the same answer. `content_type`: what the bytes turned out to be,
+        None to leave it; `public` as in `put`. Raises ObjectChanged when the source was overwritten, with
+        nothing left at the target, and ObjectNotFound.
         """
+
+
+class ConfiguresCors(Ability):
+    """Browsers of other origins can be allowed to send to the storage."""
+
+    capability = Capability.CORS
+
+    @abstractmethod
+    def cors_rules(self, origins: Sequence[str]) -> list[dict[str, object]]:
+        """What these origins need, as the provider's own tools take it in JSON."""
+
+    @abstractmethod
+    def apply_cors(self, origins: Sequence[str]) -> None:
+        """Replace the storage's rules by these."""
 
 
 class Storages(dict[str, Storage]):

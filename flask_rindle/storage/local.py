@@ -82,7 +82,7 @@ class Local(Storage, PresignsPut, Promotes, LinksThroughApp):
         self.root = _checked_root(root)
         self._temp = self.root / ".tmp"
 
-    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None) -> StoredObject:
+    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None, public: bool = False) -> StoredObject:
         """Store everything that `source` gives, replacing what was there. Its own errors pass unchanged."""
         path = self._path(key)
         with self._staged(key) as (handle, staged):
@@ -127,7 +127,9 @@ class Local(Storage, PresignsPut, Promotes, LinksThroughApp):
             raise
         return stored
 
-    def promote(self, source_key: str, target_key: str, *, etag: str) -> StoredObject:
+    def promote(
+        self, source_key: str, target_key: str, *, etag: str, content_type: str | None = None, public: bool = False
+    ) -> StoredObject:
         """Move the object if its etag is still `etag`; safe against late writers and a second promoter.
 
         Only bytes that have been compared ever stand at the target. Renaming the source there first and

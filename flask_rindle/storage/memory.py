@@ -46,7 +46,7 @@ class Memory(Storage, PresignsPut, Promotes, LinksThroughApp):
         self._objects: dict[str, Held] = {}
         self._versions = count(1)
 
-    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None) -> StoredObject:
+    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None, public: bool = False) -> StoredObject:
         """Store everything that `source` gives. Its own errors pass unchanged."""
         self._check(key)
         data = b"".join(iter(lambda: source.read(CHUNK_BYTES), b""))
@@ -80,7 +80,9 @@ class Memory(Storage, PresignsPut, Promotes, LinksThroughApp):
         """A URL of the app that takes just these bytes."""
         return self.links.put(self.name, self._check(key), terms)
 
-    def promote(self, source_key: str, target_key: str, *, etag: str) -> StoredObject:
+    def promote(
+        self, source_key: str, target_key: str, *, etag: str, content_type: str | None = None, public: bool = False
+    ) -> StoredObject:
         """Move the object if its etag is still `etag`. A repeated call returns the same answer."""
         self._check(source_key)
         self._check(target_key)
