@@ -24,6 +24,7 @@ demo: ## set everything up and serve the example
 
 test: ## set everything up and run the tests
 	@scripts/venv test
+	@scripts/s3-server
 	@scripts/system-packages
 	@PYTHONHASHSEED=0 RINDLE_REQUIRE_ALL="$${RINDLE_REQUIRE_ALL:-$${CI:+1}}" $(BIN) -m pytest $(or $(PYTEST_ARGS),--numprocesses auto --dist loadfile --cov)
 

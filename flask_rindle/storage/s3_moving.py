@@ -1,0 +1,108 @@
+"""Moving an object within a bucket under the condition that nobody has rewritten it.
+
+The copy carries the etag of what it was made from, so that a repeated call knows that it has been made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flask_rindle.errors import ObjectChanged, ObjectNotFound
+from flask_rindle.storage.base import Part, StoredObject
+from flask_rindle.storage.s3_bucket import Bucket
+from flask_rindle.storage.s3_objects import object_headers, plain_etag, quoted, stored_object
+from flask_rindle.storage.s3_writing import abort_quietly, complete_marked
+from flask_rindle.types import GB
+
+LARGEST_COPY_BYTES = 5 * GB
+COPY_PART_BYTES = 1 * GB
+COPIES_AT_ONCE = 4
+PROOF = "rindle-source"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One move of one version."""
+
+    bucket: Bucket
+    source_key: str
+    target_key: str
+    etag: str
+    content_type: str | None
+    public: bool
+
+    def run(self) -> StoredObject:
+        """What stands at the target afterwards. Raises ObjectChanged and ObjectNotFound."""
+        moved = self._moved_before() or self._copy_or_find()
+        self._remove_source()
+        return moved
+
+    def _moved_before(self) -> StoredObject | None:
+        """The target, if it was made from the version that is asked for."""
+        head = self.bucket.find(self.target_key)
+        if head is None or head.get("Metadata", {}).get(PROOF) != self.etag:
+            return None
+        return stored_object(self.target_key, head)
+
+    def _copy_or_find(self) -> StoredObject:
+        try:
+            return self._copy()
+        except (ObjectChanged, ObjectNotFound):
+            moved = self._moved_before()  # by somebody who was faster
+            if moved is None:
+                raise
+            return moved
+
+    def _copy(self) -> StoredObject:
+        source = stored_object(self.source_key, self.bucket.head(self.source_key))
+        if source.etag != self.etag:
+            raise ObjectChanged(self.bucket.storage, self.source_key)
+        content_type = self.content_type or source.content_type
+        headers = {
+            **object_headers(self.target_key, content_type, public=self.public),
+            **self.bucket.options.for_objects,
+            "Metadata": {PROOF: self.etag},
+        }
+        large = source.size_bytes > LARGEST_COPY_BYTES
+        etag = self._copy_parts(source.size_bytes, headers) if large else self._copy_whole(headers)
+        return replace(source, key=self.target_key, etag=etag, content_type=content_type)
+
+    @property
+    def _condition(self) -> dict[str, Any]:
+        source = {"Bucket": self.bucket.options.bucket, "Key": self.source_key}
+        return {"CopySource": source, "CopySourceIfMatch": quoted(self.etag)}
+
+    def _copy_whole(self, headers: Mapping[str, Any]) -> str:
+        params = {**self._condition, **headers, "MetadataDirective": "REPLACE"}
+        return plain_etag(self.bucket.call("copy_object", self.target_key, params)["CopyObjectResult"])
+
+    def _copy_parts(self, size: int, headers: Mapping[str, Any]) -> str:
+        upload_id = str(self.bucket.call("create_multipart_upload", self.target_key, headers)["UploadId"])
+        try:
+            starts = range(0, size, COPY_PART_BYTES)
+            with ThreadPoolExecutor(COPIES_AT_ONCE, "rindle-copy") as threads:
+                copying = [
+                    threads.submit(self._copy_part, upload_id, number, start, min(start + COPY_PART_BYTES, size))
+                    for number, start in enumerate(starts, 1)
+                ]
+                parts = [future.result() for future in copying]
+            return complete_marked(self.bucket, self.target_key, upload_id, parts, headers["Metadata"])
+        except BaseException:
+            abort_quietly(self.bucket, self.target_key, upload_id)
+            raise
+
+    def _copy_part(self, upload_id: str, number: int, start: int, stop: int) -> Part:
+        params = {"UploadId": upload_id, "PartNumber": number, "CopySourceRange": f"bytes={start}-{stop - 1}"}
+        answer = self.bucket.call("upload_part_copy", self.target_key, {**self._condition, **params})
+        return Part(number=number, size_bytes=stop - start, etag=plain_etag(answer["CopyPartResult"]))
+
+    def _remove_source(self) -> None:
+        """Remove the source unless it was rewritten; what comes in between the two steps goes too."""
+        if self.source_key == self.target_key:
+            return
+        head = self.bucket.find(self.source_key)
+        if head is not None and plain_etag(head) == self.etag:
+            self.bucket.call("delete_object", self.source_key)
