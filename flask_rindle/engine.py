@@ -13,6 +13,7 @@ from sqlalchemy import Engine as SqlEngine
 from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
+from flask_rindle.arrivals import Arrivals
 from flask_rindle.attachments import Attachments, Owners
 from flask_rindle.delivery import Delivery
 from flask_rindle.errors import ConfigurationError, MissingExtra
@@ -38,11 +39,14 @@ from flask_rindle.processing.sandbox import Sandbox
 from flask_rindle.profiles import Profile, ProfileRegistry
 from flask_rindle.readiness import Feed
 from flask_rindle.security.tokens import Tokens
+from flask_rindle.security.vault import Vault
 from flask_rindle.sessions import Sessions
 from flask_rindle.settings import Settings
 from flask_rindle.storage.base import LinksThroughApp, Storage, Storages
 from flask_rindle.types import Clock
 from flask_rindle.uploads.broker import UploadBroker
+from flask_rindle.uploads.multipart import Multipart
+from flask_rindle.uploads.resumable import Resumable
 from flask_rindle.uploads.tickets import Tickets
 
 StorageFactory = Callable[..., Storage]
@@ -262,7 +266,9 @@ def build_engine(
             storage.links = links
     outbox = Outbox(database, clock)
     attachments = Attachments(outbox, clock)
-    sessions = Sessions(attachments, clock)
+    sessions = Sessions(attachments, clock, settings.upload_session_ttl)
+    vault = Vault(settings.secret_keys)
+    arrivals = Arrivals(parts.storages, vault)
     pipeline = Pipeline(
         Tools(
             profiles=registry,
@@ -271,6 +277,7 @@ def build_engine(
             outbox=outbox,
             attachments=attachments,
             sessions=sessions,
+            arrivals=arrivals,
             probe=FileProbe(parts.sandbox),
             processors=parts.processors,
             clock=clock,
@@ -308,6 +315,9 @@ def build_engine(
             database=database,
             outbox=outbox,
             sessions=sessions,
+            arrivals=arrivals,
+            multipart=Multipart(parts.storages, database, clock, sessions, url_ttl=settings.signed_url_ttl),
+            resumable=Resumable(parts.storages, database, clock, sessions=sessions, arrivals=arrivals, vault=vault),
             clock=clock,
             session_ttl=settings.upload_session_ttl,
             url_ttl=settings.signed_url_ttl,

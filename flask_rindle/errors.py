@@ -15,7 +15,7 @@ RindleError
 ├─ RejectedUpload                        the sender can mend it; never retried
 │   ├─ MalformedRequest(field, problem)
 │   ├─ TicketInvalid  ├─ TicketExpired  ├─ TicketUsed
-│   ├─ SessionClosed(state)  ├─ UploadIncomplete
+│   ├─ SessionClosed(state)  ├─ UploadIncomplete(missing)
 │   ├─ TooLarge(limit_bytes, size_bytes)  ├─ EmptyUpload  ├─ SizeMismatch(declared_bytes, stored_bytes)
 │   ├─ TypeRefused(content_type, allowed)  ├─ ExtensionRefused(extension, allowed)
 │   ├─ ExtensionMismatch(extension, content_type)  ├─ ChecksumMismatch  ├─ ContentChanged
@@ -50,6 +50,7 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import ClassVar
 
+MOST_NAMED = 100
 INTERNAL_MESSAGE = "Something went wrong on the server. Try again in a moment."
 
 
@@ -306,8 +307,14 @@ class UploadIncomplete(RejectedUpload):
 
     code = "upload_incomplete"
 
-    def __init__(self) -> None:
+    def __init__(self, missing: Iterable[int] = ()) -> None:
+        """`missing`: the numbers of the parts that are not there, of an upload in parts."""
+        self.missing = tuple(missing)
         super().__init__("The file has not arrived yet. Send it, then complete the upload.")
+
+    @property
+    def facts(self) -> dict[str, object]:
+        return {"missing": list(self.missing[:MOST_NAMED])} if self.missing else {}
 
 
 class TooLarge(RejectedUpload):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib.metadata import version as package_version
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypedDict, Unpack
 
 from flask import Flask, has_app_context, has_request_context, request
 from flask_sqlalchemy import SQLAlchemy
@@ -18,11 +18,11 @@ from flask_rindle import signals
 from flask_rindle.attachments import OwnerKey
 from flask_rindle.cli import group
 from flask_rindle.engine import Engine, Host, StorageFactory, build_engine, build_parts, current_engine
-from flask_rindle.errors import ConfigurationError, MalformedRequest, UnknownName
+from flask_rindle.errors import ConfigurationError, MalformedRequest, RindleError, UnknownName
 from flask_rindle.models import Asset, Attachment, UploadSession, Variant, metadata
 from flask_rindle.models.base import PLAIN_DATETIME, UTCDateTime
 from flask_rindle.models.database import DEFAULT_BUSY_TIMEOUT_SECONDS
-from flask_rindle.models.states import VariantState
+from flask_rindle.models.states import Strategy, VariantState
 from flask_rindle.profiles import Profile
 from flask_rindle.readiness import Feed
 from flask_rindle.settings import find_problems, read_settings, read_storages
@@ -30,12 +30,26 @@ from flask_rindle.slots import asset_id_of, host_session, ticket_for
 from flask_rindle.storage.base import PresignedUpload, Storage
 from flask_rindle.templating import RindleTemplates, events_token
 from flask_rindle.types import Checksum, Clock, Disposition, parse_id, utcnow
-from flask_rindle.uploads.broker import Announcement, Completion
-from flask_rindle.uploads.strategies import Strategy
+from flask_rindle.uploads.answers import Completion, MultipartUpload, ResumableStatus, ResumableUpload
+from flask_rindle.uploads.broker import Announcement
+from flask_rindle.uploads.multipart import parse_parts
+from flask_rindle.uploads.strategies import best_strategy
 from flask_rindle.web import make_blueprint
 
 AssetLike = Asset | uuid.UUID | str
 SessionLike = UploadSession | uuid.UUID | str
+
+
+class FileToCome(TypedDict, total=False):
+    """What is known of a file before its bytes come, and where it belongs."""
+
+    filename: str | None
+    content_type: str | None
+    byte_size: int | None
+    checksum: str | Checksum | None
+    owner: object
+    slot: str | None
+    actor: str | None
 
 
 class Rindle:
@@ -127,24 +141,9 @@ class Rindle:
         ticket = ticket_for(engine, declared, owner=owner, slot=slot, actor=actor, max_files=max_files)
         return engine.tickets.issue(ticket, expires_in=timedelta(seconds=expires_in))
 
-    def initiate_upload(
-        self,
-        profile: type[Profile] | str,
-        *,
-        filename: str | None = None,
-        content_type: str | None = None,
-        byte_size: int | None = None,
-        checksum: str | Checksum | None = None,
-        owner: object = None,
-        slot: str | None = None,
-        actor: str | None = None,
-    ) -> UploadSession:
+    def initiate_upload(self, profile: type[Profile] | str, **file: Unpack[FileToCome]) -> UploadSession:
         """Open a session for one file. Raises what the profile refuses."""
-        engine = self.engine
-        declared = engine.profiles.get(profile)
-        ticket = ticket_for(engine, declared, owner=owner, slot=slot, actor=actor)
-        announced = Announcement.of(filename, content_type, byte_size, checksum)
-        return engine.uploads.open(ticket, announced)
+        return self._open(profile, file)
 
     def sign_upload(self, session: SessionLike) -> PresignedUpload:
         """A URL to PUT the bytes at. Raises UploadUnsupported, SessionClosed, NotFound."""
@@ -158,6 +157,46 @@ class Rindle:
 
     def cancel_upload(self, session: SessionLike) -> None:
         """End the session and remove what has arrived. Raises SessionClosed when it was completed."""
+        self.engine.uploads.cancel(_session_id(session))
+
+    def initiate_multipart_upload(self, profile: type[Profile] | str, **file: Unpack[FileToCome]) -> MultipartUpload:
+        """Open a session for one file that comes in parts, each to a URL of its own; `byte_size` must be given.
+
+        Raises UploadUnsupported, and what the profile refuses.
+        """
+        session = self._begin(self._open(profile, file, Strategy.MULTIPART))
+        return MultipartUpload.of(session)
+
+    def sign_multipart_part(self, session: SessionLike, number: int) -> PresignedUpload:
+        """A URL to PUT one part at; numbers begin with 1. Raises UploadUnsupported, SessionClosed, MalformedRequest."""
+        (signed,) = self.engine.uploads.sign_parts(_session_id(session), [number])
+        return signed
+
+    def complete_multipart_upload(self, session: SessionLike, parts: Iterable[object] | None = None) -> Completion:
+        """Have the parts put together, and hand the asset to the pipeline. Safe to call twice.
+
+        `parts`: numbers and etags, as `(1, "…")` or `{"number": 1, "etag": "…"}`; None takes the storage's word.
+        Raises UploadIncomplete with the numbers that are missing.
+        """
+        named = None if parts is None else parse_parts(parts)
+        return self.engine.uploads.complete(_session_id(session), named)
+
+    def initiate_resumable_session(
+        self, profile: type[Profile] | str, *, origin: str | None = None, **file: Unpack[FileToCome]
+    ) -> ResumableUpload:
+        """Open a session for one file that the storage itself can resume.
+
+        `origin`: the page that will send the bytes, such as `https://example.org`. Raises UploadUnsupported.
+        """
+        session = self._begin(self._open(profile, file, Strategy.RESUMABLE), origin=origin)
+        return ResumableUpload.of(session, self.engine.uploads.resumable.uri(session))
+
+    def resumable_session_status(self, session: SessionLike) -> ResumableStatus:
+        """How far a resumable upload is, in its storage's words; one that is all there is completed by this."""
+        return self.engine.uploads.resumable_status(_session_id(session))
+
+    def cancel_resumable_session(self, session: SessionLike) -> None:
+        """End the session, at the storage too. Raises SessionClosed when it was completed."""
         self.engine.uploads.cancel(_session_id(session))
 
     def upload(
@@ -297,6 +336,24 @@ class Rindle:
         The names of those that will be. Raises NotFound, UnknownName, NotDeliverable.
         """
         return self.engine.repair.requeue_variants(asset_id_of(asset), variant_names)
+
+    def _open(self, profile: type[Profile] | str, file: FileToCome, strategy: Strategy | None = None) -> UploadSession:
+        engine = self.engine
+        strategy = strategy or best_strategy(self.storage_for(profile), size_bytes=None)
+        declared = engine.profiles.get(profile)
+        ticket = ticket_for(engine, declared, owner=file.get("owner"), slot=file.get("slot"), actor=file.get("actor"))
+        announced = Announcement.of(
+            file.get("filename"), file.get("content_type"), file.get("byte_size"), file.get("checksum")
+        )
+        return engine.uploads.open(ticket, announced, strategy=strategy)
+
+    def _begin(self, session: UploadSession, *, origin: str | None = None) -> UploadSession:
+        uploads = self.engine.uploads
+        try:
+            return uploads.begin(session.id, origin=origin)
+        except RindleError as error:
+            uploads.fail(session.id, error)
+            raise
 
     def _join(self, db_session: Session | None) -> tuple[Engine, Session]:
         return self.engine, host_session() if db_session is None else db_session

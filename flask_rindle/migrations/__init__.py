@@ -9,12 +9,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from flask_rindle.errors import ConfigurationError
-from flask_rindle.migrations import v1, v2
+from flask_rindle.migrations import v1, v2, v3
 
 if TYPE_CHECKING:
     from alembic.operations import Operations
 
-_VERSIONS: tuple[ModuleType, ...] = (v1, v2)
+_VERSIONS: tuple[ModuleType, ...] = (v1, v2, v3)
 LATEST = len(_VERSIONS)
 
 

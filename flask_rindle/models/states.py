@@ -50,6 +50,15 @@ class SessionState(StrEnum):
     FAILED = "failed"
 
 
+class Strategy(StrEnum):
+    """How the bytes of an upload arrive. All roads end in the same gate."""
+
+    FORM = "form"  # through the app, in a multipart form
+    PRESIGNED_PUT = "presigned_put"  # to the storage, at a signed URL
+    MULTIPART = "multipart"  # to the storage, in numbered parts at a signed URL each
+    RESUMABLE = "resumable"  # to the storage, in requests that go on where the last one broke off
+
+
 class ProviderState(StrEnum):
     """An asset's mirror at a streaming provider."""
 

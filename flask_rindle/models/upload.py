@@ -49,6 +49,11 @@ class UploadSession(Timestamped, Base):
     content_type: Mapped[str] = mapped_column(String(255))
     declared_bytes: Mapped[Bytes]
     received_bytes: Mapped[Bytes]
+    part_bytes: Mapped[Bytes]
+    multipart_upload_id: Mapped[Prose]
+    session_uri: Mapped[Prose]  # encrypted: whoever has it can send the bytes
+    session_uri_expires_at: Mapped[Moment]
+    writable_until: Mapped[Moment]  # the storage takes bytes for this upload until then, whatever we say
     checksum: Mapped[str | None] = mapped_column(String(80))
     etag: Mapped[Label]
     ticket_id: Mapped[uuid.UUID | None]

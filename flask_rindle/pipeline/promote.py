@@ -28,9 +28,8 @@ from flask_rindle.models.upload import UploadSession
 from flask_rindle.outbox import Claim, JobKind, variants_queue
 from flask_rindle.pipeline.tools import Tools
 from flask_rindle.processing.base import MediaFacts, Stop
-from flask_rindle.profiles import Profile
 from flask_rindle.security.mime import extension_for
-from flask_rindle.security.names import original_key
+from flask_rindle.security.names import is_staged, original_key
 from flask_rindle.storage.base import Promotes, StoredObject, require
 from flask_rindle.types import Checksum, new_id
 
@@ -71,7 +70,7 @@ class Promotion:
         profile = self._tools.profiles.get(asset.profile)
         with self._tools.run_dir() as directory:
             path = directory / "source"
-            self._fetch(session, path)
+            stored = self._fetch(session, path)
             facts = self._tools.probe.probe(
                 path, allow_mime=profile.allow_mime, max_pixels=profile.max_pixels, stop=stop
             )
@@ -82,17 +81,24 @@ class Promotion:
                 facts=facts,
                 checksum=None if session.checksum is None else Checksum.parse(session.checksum),
             )
-        self._record_facts(asset, profile, facts)
+        self._record_facts(asset, facts, self._final_key(asset, session, stored, facts))
 
-    def _fetch(self, session: UploadSession, path: Path) -> None:
+    def _fetch(self, session: UploadSession, path: Path) -> StoredObject:
         try:
             stored = self._tools.storages[session.storage].save_to(session.upload_key, path)
         except ObjectNotFound as error:
             raise UploadIncomplete from error
         if stored.etag != session.etag:
             raise ContentChanged
+        return stored
 
-    def _record_facts(self, asset: Asset, profile: type[Profile], facts: MediaFacts) -> None:
+    def _final_key(self, asset: Asset, session: UploadSession, stored: StoredObject, facts: MediaFacts) -> str:
+        """Where the bytes are already, if nobody can write there any more and they are served as what they are."""
+        if not is_staged(session.upload_key) and stored.content_type == facts.content_type:
+            return session.upload_key
+        return original_key(asset.profile, asset.id, extension_for(facts.content_type))
+
+    def _record_facts(self, asset: Asset, facts: MediaFacts, final_key: str) -> None:
         with self._tools.database.transaction() as db_session:
             move(
                 db_session,
@@ -105,17 +111,34 @@ class Promotion:
                 height=facts.height,
                 frames=facts.frames,
                 thumbhash=facts.thumbhash,
-                storage_key=original_key(profile.name, asset.id, extension_for(facts.content_type)),
+                storage_key=final_key,
             )
 
     def _give_final_key(self, asset: Asset, session: UploadSession) -> StoredObject:
+        if asset.storage_key == session.upload_key:
+            return self._stay(session)
         storage = require(self._tools.storages[asset.storage], Promotes)
         try:
-            return storage.promote(session.upload_key, str(asset.storage_key), etag=str(session.etag))
+            return storage.promote(
+                session.upload_key,
+                str(asset.storage_key),
+                etag=str(session.etag),
+                content_type=asset.content_type,
+                public=self._tools.profiles.get(asset.profile).public,
+            )
         except ObjectChanged as error:
             raise ContentChanged from error
         except ObjectNotFound as error:
             raise UploadIncomplete from error
+
+    def _stay(self, session: UploadSession) -> StoredObject:
+        try:
+            stored = self._tools.storages[session.storage].stat(session.upload_key)
+        except ObjectNotFound as error:
+            raise UploadIncomplete from error
+        if stored.etag != session.etag:
+            raise ContentChanged
+        return stored
 
     def _publish(self, asset: Asset, session: UploadSession, stored: StoredObject) -> None:
         now = self._tools.clock()

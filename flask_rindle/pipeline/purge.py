@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from datetime import timedelta
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from flask_rindle.errors import UnknownName, WorkInProgress
+from flask_rindle.errors import Snoozed, UnknownName, WorkInProgress
 from flask_rindle.models.asset import Asset, Variant
 from flask_rindle.models.states import AssetState
 from flask_rindle.models.upload import UploadSession
@@ -40,20 +41,30 @@ class Purge:
             asset = db_session.get(Asset, claim.asset_id)
             if asset is None or asset.state not in (AssetState.DELETED, AssetState.QUARANTINED):
                 return
-            leftovers = self._leftovers(db_session, asset)
+            session = db_session.scalars(select(UploadSession).filter_by(asset_id=asset.id)).first()
+            leftovers = self._leftovers(db_session, asset, session)
         if self._tools.outbox.is_running(asset.id, (JobKind.PROMOTE, JobKind.VARIANTS)):
             raise WorkInProgress(asset.id)  # it may still write what we would have to remove
+        if session is not None:
+            self._tools.arrivals.call_off(session)
         for leftover in leftovers:
             self._tools.storages[leftover.storage].delete(leftover.key)
+        self._require_sealed(session)
         if asset.state == AssetState.DELETED:
             self._forget(asset.id)
 
     def give_up(self, claim: Claim, error: Exception) -> None:
         """The rows stay and say what is left."""
 
-    def _leftovers(self, db_session: Session, asset: Asset) -> list[_Leftover]:
+    def _require_sealed(self, session: UploadSession | None) -> None:
+        """Come back when no URL is left that could write the bytes anew."""
+        if session is not None and session.writable_until is not None:
+            left = session.writable_until - self._tools.clock()
+            if left > timedelta(0):
+                raise Snoozed(left, "a signed URL can still write the bytes")
+
+    def _leftovers(self, db_session: Session, asset: Asset, session: UploadSession | None) -> list[_Leftover]:
         """What rows name, and what a worker may have written before it could say so."""
-        session = db_session.scalars(select(UploadSession).filter_by(asset_id=asset.id)).first()
         variants = db_session.scalars(select(Variant).filter_by(asset_id=asset.id)).all()
         final = asset.storage_key or original_key(asset.profile, asset.id, extension_for(asset.content_type or ""))
         found = [] if session is None else [_Leftover(session.storage, session.upload_key)]

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from flask_rindle.arrivals import Arrivals
 from flask_rindle.attachments import Attachments
 from flask_rindle.errors import MediaUnsupported
 from flask_rindle.holding import hold, is_still
@@ -35,6 +36,7 @@ class Tools:
     outbox: Outbox
     attachments: Attachments
     sessions: Sessions
+    arrivals: Arrivals
     probe: Probe
     processors: Sequence[Processor]
     clock: Clock

@@ -137,7 +137,9 @@ class VariantWork:
         before = variant.storage_key
         try:
             with (directory / f"{variant.name}.out").open("rb") as source:
-                stored = self._tools.storages[variant.storage].put(key, source, content_type=answer.content_type)
+                stored = self._tools.storages[variant.storage].put(
+                    key, source, content_type=answer.content_type, public=self._tools.profiles.get(asset.profile).public
+                )
             self._publish(asset, variant, answer, stored)
             if before not in (None, stored.key):
                 # Made by an older recipe; from now on no row names it.

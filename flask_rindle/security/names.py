@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from flask_rindle.types import Disposition
 
+INCOMING = "incoming/"
 MAX_FILENAME_BYTES = 255
 FALLBACK_FILENAME = "upload"
 _WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
@@ -22,7 +23,17 @@ _EDGES = "." + "".join(filter(str.isspace, map(chr, range(0x3001))))
 
 def incoming_key(session_id: uuid.UUID) -> str:
     """Where an upload is staged: unguessable, and of no use to anyone who knows the asset."""
-    return f"incoming/{session_id}/{secrets.token_hex(16)}"
+    return f"{INCOMING}{session_id}/{secrets.token_hex(16)}"
+
+
+def sealed_key(profile: str, asset_id: uuid.UUID, extension: str) -> str:
+    """Where an upload goes that nobody can write to once it is complete: it may stay there for good."""
+    return f"{profile}/{asset_id}/original-{secrets.token_hex(16)}{extension}"
+
+
+def is_staged(key: str) -> bool:
+    """Whether the key is one of those that are never served."""
+    return key.startswith(INCOMING)
 
 
 def original_key(profile: str, asset_id: uuid.UUID, extension: str) -> str:

@@ -258,8 +258,11 @@ class UploadsParts(Ability):
         """
 
     @abstractmethod
-    def abort_parts(self, key: str, upload_id: str) -> None:
-        """Remove what has come in, and refuse what still comes; quiet when the upload is over."""
+    def abort_parts(self, key: str, upload_id: str | None) -> None:
+        """Remove what has come in, and refuse what still comes; quiet when the upload is over.
+
+        None is for a caller who cannot know the id: every upload under the key.
+        """
 
 
 class UploadsResumably(Ability):

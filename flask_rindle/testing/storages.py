@@ -94,11 +94,13 @@ class MemoryOfParts(Memory, UploadsParts):
             except ObjectNotFound:
                 raise UploadGone(self.name, key) from None
 
-    def abort_parts(self, key: str, upload_id: str) -> None:
-        """Forget the upload; quiet when it is over."""
+    def abort_parts(self, key: str, upload_id: str | None) -> None:
+        """Forget the upload, or every one under the key; quiet when it is over."""
         self._check(key)
         with self._parts_lock:
-            self.uploads.pop(upload_id, None)
+            for each in [each for each, upload in self.uploads.items() if upload.key == key]:
+                if upload_id in (each, None):
+                    del self.uploads[each]
 
     def _require_whole(self, key: str, upload: _Parts, parts: Sequence[Part]) -> None:
         numbers = [part.number for part in parts]

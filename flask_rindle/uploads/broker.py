@@ -7,7 +7,7 @@ records in another.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -17,6 +17,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from flask_rindle import policy, signals
+from flask_rindle.arrivals import Arrival, Arrivals
 from flask_rindle.errors import (
     LostRace,
     MalformedRequest,
@@ -27,34 +28,41 @@ from flask_rindle.errors import (
     SessionClosed,
     TicketUsed,
     TooLarge,
+    UploadGone,
     UploadIncomplete,
     UploadUnsupported,
 )
 from flask_rindle.lifecycle import move
 from flask_rindle.models.asset import Asset
 from flask_rindle.models.database import Database, insert_unless_taken, on_commit
-from flask_rindle.models.states import SESSION_OVER, AssetState, SessionState
+from flask_rindle.models.states import SESSION_OVER, AssetState, SessionState, Strategy
 from flask_rindle.models.upload import UploadSession
 from flask_rindle.outbox import JobKind, Outbox
 from flask_rindle.profiles import Profile, ProfileRegistry
-from flask_rindle.security.mime import canonical_type, kind_of
-from flask_rindle.security.names import clean_filename, incoming_key
+from flask_rindle.security.mime import canonical_type, extension_for, kind_of
+from flask_rindle.security.names import clean_filename, incoming_key, sealed_key
 from flask_rindle.sessions import Sessions
-from flask_rindle.storage.base import PresignedUpload, PresignsPut, PutTerms, Storage, StoredObject, require
+from flask_rindle.storage.base import (
+    LinksThroughApp,
+    PresignedUpload,
+    PresignsPut,
+    PutTerms,
+    ResumableState,
+    Storage,
+    StoredObject,
+    UploadsParts,
+    UploadsResumably,
+    require,
+)
 from flask_rindle.types import Checksum, Clock, new_id
-from flask_rindle.uploads.strategies import Strategy, best_strategy
+from flask_rindle.uploads.answers import Completion, ResumableStatus
+from flask_rindle.uploads.multipart import Multipart, NamedPart, choose_part_bytes
+from flask_rindle.uploads.resumable import Resumable
+from flask_rindle.uploads.strategies import SEALED, best_strategy, require_strategy
 from flask_rindle.uploads.tickets import Ticket
 
 # What a signed 64-bit column holds.
 MAX_BYTES = 2**63 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """A completed session and its asset, which the pipeline now looks at."""
-
-    session: UploadSession
-    asset: Asset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +105,9 @@ class UploadBroker:
         database: Database,
         outbox: Outbox,
         sessions: Sessions,
+        arrivals: Arrivals,
+        multipart: Multipart,
+        resumable: Resumable,
         clock: Clock,
         session_ttl: timedelta,
         url_ttl: timedelta,
@@ -106,6 +117,9 @@ class UploadBroker:
         self._database = database
         self._outbox = outbox
         self._sessions = sessions
+        self._arrivals = arrivals
+        self.multipart = multipart
+        self.resumable = resumable
         self._clock = clock
         self._session_ttl = session_ttl
         self._url_ttl = url_ttl
@@ -119,16 +133,59 @@ class UploadBroker:
             content_type=announced.content_type,
             byte_size=announced.byte_size,
         )
-        chosen = strategy or best_strategy(self._storages[profile.storage])
-        if chosen is Strategy.PRESIGNED_PUT and announced.byte_size is None:
-            raise MalformedRequest("byte_size", "must be given, so that the upload can be held to it")
+        storage = self._storages[profile.storage]
+        chosen = strategy or best_strategy(storage, announced.byte_size)
+        road = self._road(storage, chosen, announced.byte_size)
         with self._database.transaction() as db_session:
             asset = self._stage_asset(db_session, profile, announced)
-            values = self._session_values(ticket, announced, asset, chosen)
+            values = self._session_values(ticket, announced, asset, chosen) | road
             session = self._reserve(db_session, ticket, values)
             self._outbox.add(db_session, JobKind.EXPIRE, asset.id, not_before=session.expires_at)
             on_commit(db_session, lambda: signals.upload_start.send(profile.name, session_id=session.id))
             return session
+
+    def _road(self, storage: Storage, strategy: Strategy, size_bytes: int | None) -> dict[str, Any]:
+        """What the road adds to the session; what it cannot take is refused before there is one."""
+        require_strategy(storage, strategy)
+        if strategy not in (Strategy.PRESIGNED_PUT, Strategy.MULTIPART):
+            return {}
+        if size_bytes is None:
+            raise MalformedRequest("byte_size", "must be given, so that the upload can be held to it")
+        if strategy is Strategy.MULTIPART:
+            return {"part_bytes": choose_part_bytes(size_bytes, require(storage, UploadsParts).part_limits)}
+        limit = require(storage, PresignsPut).largest_put_bytes
+        if limit is not None and size_bytes > limit:
+            raise TooLarge(limit, size_bytes)
+        return {}
+
+    def begin(self, session_id: uuid.UUID, *, origin: str | None = None) -> UploadSession:
+        """Make the storage ready for an upload in parts, or one that it can resume. Safe to call twice.
+
+        `origin`: the page that will send the bytes, as browsers name it.
+        """
+        session = self._live(session_id)
+        public = self._profiles.get(session.profile).public
+        if session.strategy == Strategy.MULTIPART:
+            self.multipart.begin(session, public=public)
+        elif session.strategy == Strategy.RESUMABLE:
+            self.resumable.begin(session, public=public, origin=origin)
+        return self._live(session_id)
+
+    def sign_parts(self, session_id: uuid.UUID, numbers: Sequence[int]) -> list[PresignedUpload]:
+        """A URL for each of these parts. Raises MalformedRequest, SessionClosed, UploadUnsupported."""
+        return self.multipart.sign(self._live(session_id), numbers)
+
+    def look(self, session_id: uuid.UUID) -> tuple[UploadSession, Arrival]:
+        """The session and what its storage has of it. Raises SessionClosed, also when the storage lost the upload."""
+        session = self._live(session_id)
+        if session.strategy == Strategy.RESUMABLE:
+            arrival = self.resumable.look(session)
+        else:
+            arrival = self._arrivals.look(session)
+        if arrival.state is ResumableState.EXPIRED:
+            self.fail(session_id, UploadGone(session.storage, session.upload_key))
+            raise SessionClosed(SessionState.FAILED)
+        return session, arrival
 
     def _stage_asset(self, db_session: Session, profile: type[Profile], announced: Announcement) -> Asset:
         now = self._clock()
@@ -155,7 +212,7 @@ class UploadBroker:
             "profile": asset.profile,
             "storage": asset.storage,
             "strategy": strategy.value,
-            "upload_key": incoming_key(session_id),
+            "upload_key": self._upload_key(session_id, asset, announced, strategy),
             "filename": announced.filename,
             "content_type": announced.content_type,
             "declared_bytes": announced.byte_size,
@@ -170,6 +227,11 @@ class UploadBroker:
             "created_at": now,
             "updated_at": now,
         }
+
+    def _upload_key(self, session_id: uuid.UUID, asset: Asset, announced: Announcement, strategy: Strategy) -> str:
+        if strategy in SEALED:
+            return sealed_key(asset.profile, asset.id, extension_for(announced.content_type))
+        return incoming_key(session_id)
 
     def _reserve(self, db_session: Session, ticket: Ticket, values: Mapping[str, Any]) -> UploadSession:
         """The session at the first free place of its ticket; TicketUsed when there is none."""
@@ -208,6 +270,8 @@ class UploadBroker:
     def sign(self, session_id: uuid.UUID) -> PresignedUpload:
         """A URL to PUT the bytes at; asking again gives a fresh one. Raises UploadUnsupported, SessionClosed."""
         session = self._live(session_id)
+        if session.strategy != Strategy.PRESIGNED_PUT:
+            raise UploadUnsupported(f"upload {session.id}", PresignsPut.capability)
         presigner = require(self._storages[session.storage], PresignsPut, UploadUnsupported)
         if session.declared_bytes is None:
             raise MalformedRequest("byte_size", "must be given when the upload is opened")
@@ -222,6 +286,9 @@ class UploadBroker:
             fresh, _ = self._load(db_session, session_id)
             if fresh.state in (SessionState.INITIALIZED, SessionState.SIGNED):
                 move(db_session, fresh, SessionState.SIGNED, now=self._clock())
+            # The app refuses late writers itself; a storage takes them until its URL expires.
+            if not isinstance(presigner, LinksThroughApp):
+                fresh.writable_until = self._clock() + terms.expires_in
         return presigned
 
     def write_staged(self, storage: str, upload_key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
@@ -259,19 +326,40 @@ class UploadBroker:
             storage.delete(session.upload_key)
             raise
         except BaseException as error:
-            self._fail(session_id, error)
+            self.fail(session_id, error)
             raise
 
-    def complete(self, session_id: uuid.UUID) -> Completion:
+    def resumable_status(self, session_id: uuid.UUID) -> ResumableStatus:
+        """How far a resumable upload is; one that is all there is completed by this. Raises UploadUnsupported."""
+        session, _ = self.find(session_id)
+        if session.strategy != Strategy.RESUMABLE:
+            raise UploadUnsupported(f"upload {session.id}", UploadsResumably.capability)
+        if session.state in (SessionState.EXPIRED, SessionState.FAILED):
+            return ResumableStatus(session=session, committed_bytes=0, state=ResumableState.EXPIRED)
+        if session.state == SessionState.COMPLETED:
+            return _all_there(session)
+        arrival = self.resumable.look(self._live(session_id))
+        if arrival.state is ResumableState.COMPLETE:
+            return _all_there(self.complete(session_id).session)
+        if arrival.state is ResumableState.EXPIRED:
+            self.fail(session_id, UploadGone(session.storage, session.upload_key))
+        session, _ = self.find(session_id)
+        return ResumableStatus(session=session, committed_bytes=arrival.received_bytes, state=arrival.state)
+
+    def complete(self, session_id: uuid.UUID, parts: Sequence[NamedPart] | None = None) -> Completion:
         """Make sure that the bytes are there, and hand the asset to the pipeline. Safe to call twice.
 
+        `parts`: what a client that was told etags believes to have sent; None believes the storage.
         Raises UploadIncomplete, SessionClosed, and what the policy refuses.
         """
         done = self._already_complete(session_id)
         if done is not None:
             return done
         try:
-            return self._complete(self._live(session_id))
+            session = self._live(session_id)
+            if session.strategy == Strategy.MULTIPART:
+                self.multipart.assemble(session, parts)
+            return self._complete(session)
         except (LostRace, SessionClosed, UploadIncomplete):
             # Somebody else may have completed it meanwhile, and the pipeline may have moved the bytes on.
             done = self._already_complete(session_id)
@@ -285,7 +373,7 @@ class UploadBroker:
             profile = self._profiles.get(session.profile)
             policy.check_stored(profile, declared_bytes=session.declared_bytes, stored_bytes=stored.size_bytes)
         except RejectedUpload as error:
-            self._fail(session.id, error)
+            self.fail(session.id, error)
             raise
         return self._record_completion(session.id, stored)
 
@@ -326,9 +414,11 @@ class UploadBroker:
                 verified_at=now,
                 etag=stored.etag,
                 received_bytes=stored.size_bytes,
+                session_uri=None,
             )
             move(db_session, asset, AssetState.VALIDATING, now=now, byte_size=stored.size_bytes)
-            self._outbox.forget(db_session, asset.id, JobKind.EXPIRE)
+            if session.writable_until is None:
+                self._outbox.forget(db_session, asset.id, JobKind.EXPIRE)
             self._outbox.add(db_session, JobKind.PROMOTE, asset.id)
             facts: dict[str, Any] = {"session_id": session.id, "asset_id": asset.id}
             on_commit(db_session, partial(signals.upload_stop.send, session.profile, **facts))
@@ -357,7 +447,8 @@ class UploadBroker:
             if session.state not in SESSION_OVER:
                 self._sessions.abandon(db_session, session, asset, SessionState.EXPIRED)
 
-    def _fail(self, session_id: uuid.UUID, error: BaseException) -> None:
+    def fail(self, session_id: uuid.UUID, error: BaseException) -> None:
+        """End a session that ran into trouble, and say which; quiet when it is over."""
         code = error.code if isinstance(error, RindleError) else "connection_lost"
         detail = error.public_message if isinstance(error, RindleError) else "The connection broke off."
         with self._database.transaction() as db_session:
@@ -372,6 +463,10 @@ class UploadBroker:
             raise NotFound("upload", session_id)
         asset = None if session.asset_id is None else db_session.get(Asset, session.asset_id)
         return session, asset
+
+
+def _all_there(session: UploadSession) -> ResumableStatus:
+    return ResumableStatus(session=session, committed_bytes=session.received_bytes or 0, state=ResumableState.COMPLETE)
 
 
 class _Capped:

@@ -50,13 +50,13 @@ class Tickets:
         }
         return self._tokens.sign(Purpose.TICKET, payload, expires_at=self._clock() + expires_in)
 
-    def open(self, text: str, *, actor: str | None) -> Ticket:
+    def open(self, text: str, *, actor: str | None, late: bool = False) -> Ticket:
         """The ticket, if it is genuine, in time, and not made out to somebody else.
 
-        Raises TicketInvalid and TicketExpired.
+        `late`: also one that has expired, for what was begun with it. Raises TicketInvalid and TicketExpired.
         """
         try:
-            payload = self._tokens.open(Purpose.TICKET, text)
+            payload = self._tokens.open(Purpose.TICKET, text, late=late)
         except ExpiredToken as error:
             raise TicketExpired from error
         except InvalidToken as error:

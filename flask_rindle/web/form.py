@@ -13,11 +13,10 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from flask_rindle.engine import Engine, current_engine
 from flask_rindle.errors import EmptyUpload, MalformedRequest, RindleError, TicketUsed, TooLarge
-from flask_rindle.models.states import SessionState
+from flask_rindle.models.states import SessionState, Strategy
 from flask_rindle.models.upload import UploadSession
 from flask_rindle.templating import with_notice
 from flask_rindle.uploads.broker import Announcement
-from flask_rindle.uploads.strategies import Strategy
 from flask_rindle.uploads.tickets import Ticket
 from flask_rindle.web.errors import status_of
 from flask_rindle.web.multipart import IncomingFile, IncomingForm

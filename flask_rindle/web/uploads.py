@@ -18,12 +18,12 @@ from flask_rindle.errors import (
     TicketUsed,
 )
 from flask_rindle.models.asset import Asset
-from flask_rindle.models.states import SessionState
+from flask_rindle.models.states import SESSION_OVER, SessionState, Strategy
 from flask_rindle.models.upload import UploadSession
 from flask_rindle.storage.base import PresignedUpload
 from flask_rindle.templating import View, pending
 from flask_rindle.uploads.broker import Announcement
-from flask_rindle.uploads.strategies import Strategy
+from flask_rindle.uploads.multipart import Layout, parse_parts
 from flask_rindle.uploads.tickets import Ticket
 
 TICKET_HEADER = "Rindle-Ticket"
@@ -36,6 +36,7 @@ def add_routes(blueprint: Blueprint) -> None:
     blueprint.add_url_rule("/uploads/<uuid:session_id>", view_func=show_upload, methods=["GET"])
     blueprint.add_url_rule("/uploads/<uuid:session_id>", view_func=cancel_upload, methods=["DELETE"])
     blueprint.add_url_rule("/uploads/<uuid:session_id>/sign", view_func=sign_upload, methods=["POST"])
+    blueprint.add_url_rule("/uploads/<uuid:session_id>/parts", view_func=sign_parts, methods=["POST"])
     blueprint.add_url_rule("/uploads/<uuid:session_id>/complete", view_func=complete_upload, methods=["POST"])
 
 
@@ -49,9 +50,9 @@ def open_upload() -> ResponseReturnValue:
     )
     session = _open_or_find(engine, ticket, announced)
     try:
-        upload = _how(engine, session)
-    except RindleError:
-        engine.uploads.cancel(session.id)
+        upload = _how(engine, engine.uploads.begin(session.id, origin=request.headers.get("Origin")))
+    except RindleError as error:
+        engine.uploads.fail(session.id, error)
         raise
     session, asset = engine.uploads.find(session.id)
     return session_json(engine, ticket, session, asset, upload), HTTPStatus.CREATED
@@ -69,10 +70,17 @@ def _open_or_find(engine: Engine, ticket: Ticket, announced: Announcement) -> Up
 
 
 def show_upload(session_id: uuid.UUID) -> ResponseReturnValue:
-    """The session as the server knows it."""
+    """The session as the server knows it, and what its storage has of the bytes."""
     engine = current_engine()
     ticket, session, asset = _own(engine, session_id)
-    return session_json(engine, ticket, session, asset)
+    if session.state in SESSION_OVER or session.strategy not in (Strategy.MULTIPART, Strategy.RESUMABLE):
+        return session_json(engine, ticket, session, asset)
+    session, arrival = engine.uploads.look(session_id)
+    body = session_json(engine, ticket, session, asset, _how(engine, session))
+    body["received_bytes"] = arrival.received_bytes
+    if session.strategy == Strategy.MULTIPART:
+        body["parts"] = [{"number": part.number, "byte_size": part.size_bytes} for part in arrival.parts]
+    return body
 
 
 def sign_upload(session_id: uuid.UUID) -> ResponseReturnValue:
@@ -82,11 +90,25 @@ def sign_upload(session_id: uuid.UUID) -> ResponseReturnValue:
     return {"upload": _upload_json(engine.uploads.sign(session_id))}
 
 
+def sign_parts(session_id: uuid.UUID) -> ResponseReturnValue:
+    """A URL for each part that is asked for."""
+    engine = current_engine()
+    _own(engine, session_id)
+    numbers = _json().get("numbers")
+    if not isinstance(numbers, list):
+        raise MalformedRequest("numbers", "must be a list of part numbers")
+    signed = engine.uploads.sign_parts(session_id, numbers)
+    return {
+        "parts": [{"number": number, **_upload_json(upload)} for number, upload in zip(numbers, signed, strict=True)]
+    }
+
+
 def complete_upload(session_id: uuid.UUID) -> ResponseReturnValue:
     """Verify, and hand over to the pipeline."""
     engine = current_engine()
     ticket, _, _ = _own(engine, session_id)
-    done = engine.uploads.complete(session_id)
+    named = _json().get("parts") if request.content_length else None
+    done = engine.uploads.complete(session_id, None if named is None else parse_parts(named))
     return session_json(engine, ticket, done.session, done.asset)
 
 
@@ -103,19 +125,38 @@ def _ticket(engine: Engine) -> Ticket:
 
 
 def _own(engine: Engine, session_id: uuid.UUID) -> tuple[Ticket, UploadSession, Asset | None]:
-    ticket = _ticket(engine)
-    return ticket, *owned_by(engine, ticket, str(session_id))
+    """What was begun in time may be finished with the same ticket, however long the bytes take."""
+    text = request.headers.get(TICKET_HEADER, "")
+    ticket = engine.tickets.open(text, actor=engine.host.actor(), late=True)
+    session, asset = owned_by(engine, ticket, str(session_id))
+    if session.ticket_id != ticket.id:
+        ticket = _ticket(engine)
+    return ticket, session, asset
 
 
 def owned_by(engine: Engine, ticket: Ticket, session_id: str) -> tuple[UploadSession, Asset | None]:
-    """The session, if it was opened with this ticket; otherwise there is none."""
+    """The session, if it was opened with this ticket or one for the same place; otherwise there is none."""
     try:
         session, asset = engine.uploads.find(uuid.UUID(session_id))
     except ValueError as error:
         raise MalformedRequest("session", "must be the id of an upload") from error
-    if session.ticket_id != ticket.id:
+    if session.ticket_id != ticket.id and not _is_for_the_same(ticket, session):
         raise NotFound("upload", session_id)
     return session, asset
+
+
+def _is_for_the_same(ticket: Ticket, session: UploadSession) -> bool:
+    """A page that was loaded again has a new ticket, and its upload goes on."""
+    owner = (None, None) if ticket.owner is None else (ticket.owner.type, ticket.owner.id)
+    place = (ticket.profile, *owner, ticket.slot, ticket.append, ticket.actor)
+    return place == (
+        session.profile,
+        session.owner_type,
+        session.owner_id,
+        session.slot,
+        session.append,
+        session.actor,
+    )
 
 
 def _json() -> dict[str, Any]:
@@ -139,6 +180,11 @@ def _text(body: dict[str, Any], field: str) -> str | None:
 def _how(engine: Engine, session: UploadSession) -> dict[str, Any]:
     if session.strategy == Strategy.PRESIGNED_PUT:
         return _upload_json(engine.uploads.sign(session.id))
+    if session.strategy == Strategy.MULTIPART:
+        layout = Layout.of(session)
+        return {"part_bytes": layout.part_bytes, "part_count": layout.count}
+    if session.strategy == Strategy.RESUMABLE:
+        return {"url": engine.uploads.resumable.uri(session), "chunk_bytes": engine.uploads.resumable.chunk(session)}
     return {"url": url_for("rindle.upload_form"), "method": "POST", "headers": {}, "expires_at": None}
 
 

@@ -424,7 +424,7 @@ class TestCancelAgainstPublish:
                     go.set()
                 return real(*args)
 
-            def putting(key: str, source: Any, *, content_type: Any = None, then: Any = letting_go) -> Any:
+            def putting(key: str, source: Any, *, then: Any = letting_go, **_: Any) -> Any:
                 return then(key, source)
 
             def cancel(asset_id: uuid.UUID = asset_id, go: threading.Event = go) -> Any:

@@ -18,7 +18,7 @@ from flask_rindle.storage.base import PresignedUpload, Storage
 from flask_rindle.storage.memory import Memory
 from flask_rindle.testing.clock import FrozenClock
 from flask_rindle.testing.transactions import no_io_in_transaction
-from flask_rindle.uploads.broker import Completion
+from flask_rindle.uploads.answers import Completion
 
 
 def only_owners(actor: object, action: str, subject: object) -> None:

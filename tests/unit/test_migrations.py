@@ -212,7 +212,11 @@ def sql_engine(url: str) -> Iterator[Engine]:
 
 
 # What each version adds to the rows that were there.
-ADDED: dict[int, dict[str, Any]] = {2: {"rindle_jobs.priority": {0}}}
+_OF_AN_UPLOAD = ("part_bytes", "multipart_upload_id", "session_uri", "session_uri_expires_at", "writable_until")
+ADDED: dict[int, dict[str, Any]] = {
+    2: {"rindle_jobs.priority": {0}},
+    3: {f"rindle_upload_sessions.{name}": {None} for name in _OF_AN_UPLOAD},
+}
 
 
 def light(connection: Connection, table: Table) -> TableClause:
