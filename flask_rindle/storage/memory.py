@@ -89,14 +89,15 @@ class Memory(Storage, PresignsPut, Promotes, LinksThroughApp):
         with self._lock:
             source, target = self._objects.get(source_key), self._objects.get(target_key)
             if source is not None and source.stored.etag == etag:
-                return self._move(source_key, target_key)
+                return self._move(source_key, target_key, content_type)
             if target is not None and target.stored.etag == etag:
                 return target.stored
         raise (ObjectChanged if source else ObjectNotFound)(self.name, source_key)
 
-    def _move(self, source_key: str, target_key: str) -> StoredObject:
+    def _move(self, source_key: str, target_key: str, content_type: str | None = None) -> StoredObject:
         held = self._objects.pop(source_key)
-        moved = replace(held, stored=replace(held.stored, key=target_key))
+        found = content_type or held.stored.content_type
+        moved = replace(held, stored=replace(held.stored, key=target_key, content_type=found))
         self._objects[target_key] = moved
         return moved.stored
 

@@ -96,8 +96,12 @@ def complete(bucket: Bucket, key: str, upload_id: str, parts: Sequence[Part]) ->
     """Put the parts together; the etag of the whole. Raises UploadGone and PartsRefused."""
     named = [{"PartNumber": part.number, "ETag": quoted(part.etag)} for part in parts]
     params = {"UploadId": upload_id, "MultipartUpload": {"Parts": named}}
-    answer = bucket.call("complete_multipart_upload", key, params, meanings=OF_UPLOADS)
-    return plain_etag(answer)
+    try:
+        return plain_etag(bucket.call("complete_multipart_upload", key, params, meanings=OF_UPLOADS))
+    except StorageUnavailable:
+        # It may have had its way before the answer was lost; and Ceph calls an upload that is over an internal error.
+        bucket.call("list_parts", key, {"UploadId": upload_id, "MaxParts": 1}, meanings=OF_UPLOADS)
+        raise
 
 
 def complete_marked(bucket: Bucket, key: str, upload_id: str, parts: Sequence[Part], mark: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ from datetime import timedelta
 from threading import Lock
 from typing import BinaryIO
 
-from flask_rindle.errors import ObjectNotFound, PartsRefused, UploadGone
+from flask_rindle.errors import PartsRefused, UploadGone
 from flask_rindle.storage.base import (
     Part,
     PresignedUpload,
@@ -89,10 +89,10 @@ class MemoryOfParts(Memory, UploadsParts):
                 del self.uploads[upload_id]
                 return stored
         except UploadGone:
-            try:
-                return self.stat(key)
-            except ObjectNotFound:
-                raise UploadGone(self.name, key) from None
+            standing = self._objects.get(key)
+            if standing is None or standing.stored.size_bytes != sum(part.size_bytes for part in parts):
+                raise
+            return standing.stored
 
     def abort_parts(self, key: str, upload_id: str | None) -> None:
         """Forget the upload, or every one under the key; quiet when it is over."""

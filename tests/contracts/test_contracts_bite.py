@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,22 +19,27 @@ from flask_rindle.errors import (
     InvalidKey,
     ObjectChanged,
     ObjectNotFound,
+    PartsRefused,
     StorageError,
     StorageUnavailable,
+    UploadGone,
     UploadUnsupported,
 )
 from flask_rindle.storage.base import (
     Capability,
     LinkTerms,
+    Part,
     PresignedUpload,
     PutTerms,
     Storage,
     StoredObject,
+    UploadTerms,
     check_key,
 )
 from flask_rindle.storage.memory import Memory
 from flask_rindle.testing.contracts import StorageContract, lint_storage
-from flask_rindle.testing.contracts.storage import CHECKS
+from flask_rindle.testing.contracts.trial import CHECKS
+from flask_rindle.testing.storages import MemoryOfParts
 from flask_rindle.types import ByteRange
 
 SABOTAGES: list[tuple[str, type[Storage]]] = []
@@ -70,8 +75,9 @@ def test_every_check_can_fail() -> None:
     assert {check.name for check in CHECKS} == {check for check, _ in SABOTAGES}
 
 
-def test_an_intact_storage_has_no_problems() -> None:
-    assert lint_storage(Memory("media")) == []
+@pytest.mark.parametrize("kind", [Memory, MemoryOfParts])
+def test_an_intact_storage_has_no_problems(kind: type[Storage]) -> None:
+    assert lint_storage(kind("media")) == []
 
 
 def test_five_verbs_are_enough() -> None:
@@ -82,9 +88,10 @@ def test_five_verbs_are_enough() -> None:
 
 
 def test_a_check_leaves_nothing_behind() -> None:
-    storage = Memory("media")
+    storage = MemoryOfParts("media")
     lint_storage(storage)
     assert storage._objects == {}
+    assert storage.uploads == {}
 
 
 def test_a_report_does_not_quote_foreign_errors() -> None:
@@ -104,7 +111,7 @@ def test_a_report_does_not_quote_foreign_errors() -> None:
 
 @breaks("keeps_every_byte")
 class LosesAByte(Memory):
-    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None) -> StoredObject:
+    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None, public: bool = False) -> StoredObject:
         return super().put(key, io.BytesIO(source.read()[:-1]), content_type=content_type)
 
 
@@ -122,7 +129,7 @@ class MisstatesTheSize(Memory):
 
 @breaks("takes_a_source_that_only_reads")
 class ReadsTheSourceOnce(Memory):
-    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None) -> StoredObject:
+    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None, public: bool = False) -> StoredObject:
         return super().put(key, io.BytesIO(source.read(1 << 30)), content_type=content_type)
 
 
@@ -132,9 +139,16 @@ class GuessesTheType(Memory):
         return replace(super().stat(key), content_type="text/plain")
 
 
+@breaks("public_is_a_matter_of_caches")
+class MarksPublicObjects(Memory):
+    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None, public: bool = False) -> StoredObject:
+        stored = super().put(key, source, content_type=content_type)
+        return replace(stored, content_type="public") if public else stored
+
+
 @breaks("overwriting_replaces_whole")
 class OverwritesInPlace(Memory):
-    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None) -> StoredObject:
+    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None, public: bool = False) -> StoredObject:
         old = self._objects.get(key)
         data = source.read()
         tail = old.data[len(data) :] if old else b""
@@ -143,7 +157,7 @@ class OverwritesInPlace(Memory):
 
 @breaks("overwriting_replaces_whole")
 class KeepsTheFirst(Memory):
-    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None) -> StoredObject:
+    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None, public: bool = False) -> StoredObject:
         old = self._objects.get(key)
         return old.stored if old else super().put(key, source, content_type=content_type)
 
@@ -157,7 +171,7 @@ class ConstantEtag(Memory):
 
 @breaks("overwriting_changes_the_etag")
 class EtagFromTheSize(Memory):
-    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None) -> StoredObject:
+    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None, public: bool = False) -> StoredObject:
         stored = super().put(key, source, content_type=content_type)
         held = self._objects[key]
         self._objects[key] = replace(held, stored=replace(stored, etag=str(stored.size_bytes)))
@@ -169,7 +183,7 @@ class EtagFromTheSize(Memory):
 
 @breaks("failed_overwriting_leaves_the_old_object", "failed_put_leaves_nothing")
 class KeepsHalfAPut(Memory):
-    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None) -> StoredObject:
+    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None, public: bool = False) -> StoredObject:
         arrived = b""
         try:
             while chunk := source.read(1000):
@@ -181,14 +195,14 @@ class KeepsHalfAPut(Memory):
 
 @breaks("failed_overwriting_leaves_the_old_object")
 class ClearsBeforeItWrites(Memory):
-    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None) -> StoredObject:
+    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None, public: bool = False) -> StoredObject:
         self.delete(key)
         return super().put(key, source, content_type=content_type)
 
 
 @breaks("failed_overwriting_leaves_the_old_object", "failed_put_leaves_nothing")
 class HidesTheSourcesError(Memory):
-    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None) -> StoredObject:
+    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None, public: bool = False) -> StoredObject:
         try:
             return super().put(key, source, content_type=content_type)
         except InvalidKey:
@@ -328,9 +342,9 @@ class PresignsAnyKey(Memory):
 
 @breaks("refuses_hostile_keys")
 class PromotesToAnyKey(Memory):
-    def promote(self, source_key: str, target_key: str, *, etag: str) -> StoredObject:
+    def promote(self, source_key: str, target_key: str, *, etag: str, **more: Any) -> StoredObject:
         with suppress(InvalidKey):
-            return super().promote(source_key, target_key, etag=etag)
+            return super().promote(source_key, target_key, etag=etag, **more)
         return self.stat(source_key)
 
 
@@ -344,7 +358,7 @@ class DecodesKeys(Memory):
 
 @breaks("takes_odd_keys")
 class ConfusesPlusAndSpace(Memory):
-    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None) -> StoredObject:
+    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None, public: bool = False) -> StoredObject:
         return super().put(key.replace("+", " "), source, content_type=content_type)
 
 
@@ -386,7 +400,7 @@ class BelongsToItsThread(Memory):
         super().__init__(name)
         self._thread = threading.get_ident()
 
-    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None) -> StoredObject:
+    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None, public: bool = False) -> StoredObject:
         assert threading.get_ident() == self._thread
         return super().put(key, source, content_type=content_type)
 
@@ -397,7 +411,7 @@ class MixesTwoWriters(Memory):
 
     last = b""
 
-    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None) -> StoredObject:
+    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None, public: bool = False) -> StoredObject:
         data = source.read()
         mixed = data if len(self.last) != len(data) else data[: len(data) // 2] + self.last[len(data) // 2 :]
         if threading.current_thread() is not threading.main_thread():
@@ -417,7 +431,7 @@ class FiveVerbs(Storage):
         super().__init__(name)
         self._inner = Memory(name)
 
-    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None) -> StoredObject:
+    def put(self, key: str, source: BinaryIO, *, content_type: str | None = None, public: bool = False) -> StoredObject:
         return self._inner.put(key, source, content_type=content_type)
 
     def read(self, key: str, byte_range: ByteRange | None = None) -> Iterator[bytes]:
@@ -519,18 +533,18 @@ class ForgetsTheTimeZone(Memory):
 
 @breaks("promoting_a_rewritten_object_is_refused", "promoting_a_rewritten_object_says_so")
 class PromotesWhateverIsThere(Memory):
-    def promote(self, source_key: str, target_key: str, *, etag: str) -> StoredObject:
+    def promote(self, source_key: str, target_key: str, *, etag: str, **more: Any) -> StoredObject:
         found = self._objects.get(source_key)
-        return super().promote(source_key, target_key, etag=found.stored.etag if found else etag)
+        return super().promote(source_key, target_key, etag=found.stored.etag if found else etag, **more)
 
 
 @breaks("promoting_a_rewritten_object_is_refused")
 class RefusesTooLate(Memory):
     """Raises the right error, with the refused bytes at the target."""
 
-    def promote(self, source_key: str, target_key: str, *, etag: str) -> StoredObject:
+    def promote(self, source_key: str, target_key: str, *, etag: str, **more: Any) -> StoredObject:
         try:
-            return super().promote(source_key, target_key, etag=etag)
+            return super().promote(source_key, target_key, etag=etag, **more)
         except ObjectChanged:
             self._move(source_key, target_key)
             raise
@@ -538,18 +552,18 @@ class RefusesTooLate(Memory):
 
 @breaks("promoting_a_rewritten_object_says_so")
 class CallsAChangeMissing(Memory):
-    def promote(self, source_key: str, target_key: str, *, etag: str) -> StoredObject:
+    def promote(self, source_key: str, target_key: str, *, etag: str, **more: Any) -> StoredObject:
         try:
-            return super().promote(source_key, target_key, etag=etag)
+            return super().promote(source_key, target_key, etag=etag, **more)
         except ObjectChanged as error:
             raise ObjectNotFound(self.name, source_key) from error
 
 
 @breaks("promoting_moves_the_object")
 class CopiesInsteadOfMoving(Memory):
-    def promote(self, source_key: str, target_key: str, *, etag: str) -> StoredObject:
+    def promote(self, source_key: str, target_key: str, *, etag: str, **more: Any) -> StoredObject:
         held = self._objects.get(source_key)
-        promoted = super().promote(source_key, target_key, etag=etag)
+        promoted = super().promote(source_key, target_key, etag=etag, **more)
         if held:
             self._objects[source_key] = held
         return promoted
@@ -557,27 +571,41 @@ class CopiesInsteadOfMoving(Memory):
 
 @breaks("promoting_moves_the_object")
 class LosesTheTypeOnPromote(Memory):
-    def promote(self, source_key: str, target_key: str, *, etag: str) -> StoredObject:
-        super().promote(source_key, target_key, etag=etag)
+    def promote(self, source_key: str, target_key: str, *, etag: str, **more: Any) -> StoredObject:
+        super().promote(source_key, target_key, etag=etag, **more)
         held = self._objects[target_key]
         self._objects[target_key] = replace(held, stored=replace(held.stored, content_type=None))
         return self._objects[target_key].stored
 
 
+@breaks("promoting_tells_what_the_bytes_turned_out_to_be")
+class KeepsTheDeclaredType(Memory):
+    def promote(self, source_key: str, target_key: str, *, etag: str, **more: Any) -> StoredObject:
+        return super().promote(source_key, target_key, etag=etag)
+
+
+@breaks("promoting_tells_what_the_bytes_turned_out_to_be")
+class TellsTheTypeOnlyOnce(Memory):
+    def promote(
+        self, source_key: str, target_key: str, *, etag: str, content_type: str | None = None, public: bool = False
+    ) -> StoredObject:
+        return replace(super().promote(source_key, target_key, etag=etag), content_type=content_type)
+
+
 @breaks("promoting_twice_gives_the_same_answer", "late_write_leaves_the_promoted_object")
 class PromotesOnce(Memory):
-    def promote(self, source_key: str, target_key: str, *, etag: str) -> StoredObject:
+    def promote(self, source_key: str, target_key: str, *, etag: str, **more: Any) -> StoredObject:
         check_key(self.name, target_key)
         if self.stat(source_key).etag != etag:
             raise ObjectChanged(self.name, source_key)
-        return super().promote(source_key, target_key, etag=etag)
+        return super().promote(source_key, target_key, etag=etag, **more)
 
 
 @breaks("promoting_nothing_is_not_found")
 class CallsNothingAChange(Memory):
-    def promote(self, source_key: str, target_key: str, *, etag: str) -> StoredObject:
+    def promote(self, source_key: str, target_key: str, *, etag: str, **more: Any) -> StoredObject:
         try:
-            return super().promote(source_key, target_key, etag=etag)
+            return super().promote(source_key, target_key, etag=etag, **more)
         except ObjectNotFound as error:
             raise ObjectChanged(self.name, source_key) from error
 
@@ -586,7 +614,7 @@ class CallsNothingAChange(Memory):
 class ClearsTheTargetOnAChange(Memory):
     """Moves first, compares after: the late bytes have replaced the good ones by then."""
 
-    def promote(self, source_key: str, target_key: str, *, etag: str) -> StoredObject:
+    def promote(self, source_key: str, target_key: str, *, etag: str, **more: Any) -> StoredObject:
         self._check(source_key)
         self._check(target_key)
         if source_key in self._objects:
@@ -597,3 +625,184 @@ class ClearsTheTargetOnAChange(Memory):
             del self._objects[target_key]
             raise ObjectChanged(self.name, source_key)
         return self._objects[target_key].stored
+
+
+# ---- parts
+
+
+@breaks("parts_come_in_any_order")
+class JoinsInOrderOfArrival(MemoryOfParts):
+    def complete_parts(self, key: str, upload_id: str, parts: Sequence[Part]) -> StoredObject:
+        upload = self.uploads.get(upload_id)
+        arrived = [data for _, data in upload.data.values()] if upload else []
+        stored = super().complete_parts(key, upload_id, parts)
+        return self.put(key, io.BytesIO(b"".join(arrived)), content_type=stored.content_type) if arrived else stored
+
+
+@breaks("parts_come_in_any_order")
+class ForgetsTheTypeOfParts(MemoryOfParts):
+    def complete_parts(self, key: str, upload_id: str, parts: Sequence[Part]) -> StoredObject:
+        return replace(super().complete_parts(key, upload_id, parts), content_type="application/octet-stream")
+
+
+@breaks("a_part_can_be_sent_again")
+class KeepsTheFirstPart(MemoryOfParts):
+    def put_part(self, key: str, upload_id: str, number: int, source: BinaryIO, *, size_bytes: int) -> Part:
+        upload = self.uploads.get(upload_id)
+        if upload and number in upload.data:
+            return upload.data[number][0]
+        return super().put_part(key, upload_id, number, source, size_bytes=size_bytes)
+
+
+@breaks("a_part_can_be_sent_again", "refuses_parts_that_it_does_not_have")
+class BelievesEtags(MemoryOfParts):
+    """Joins the parts by their numbers, whatever the caller calls them."""
+
+    def complete_parts(self, key: str, upload_id: str, parts: Sequence[Part]) -> StoredObject:
+        upload = self.uploads.get(upload_id)
+        held = upload.data if upload else {}
+        return super().complete_parts(key, upload_id, [held.get(each.number, (each,))[0] for each in parts])
+
+
+@breaks("listing_parts_tells_the_truth")
+class ListsInOrderOfArrival(MemoryOfParts):
+    def list_parts(self, key: str, upload_id: str) -> list[Part]:
+        super().list_parts(key, upload_id)
+        return [part for part, _ in self.uploads[upload_id].data.values()]
+
+
+@breaks("listing_parts_tells_the_truth")
+class ListsOnePage(MemoryOfParts):
+    def list_parts(self, key: str, upload_id: str) -> list[Part]:
+        return super().list_parts(key, upload_id)[:2]
+
+
+@breaks("listing_parts_tells_the_truth")
+class MisstatesTheSizeOfParts(MemoryOfParts):
+    def list_parts(self, key: str, upload_id: str) -> list[Part]:
+        return [replace(part, size_bytes=1) for part in super().list_parts(key, upload_id)]
+
+
+@breaks("parts_cannot_be_seen_before_completion", "abandoned_upload_leaves_nothing_to_read")
+class ShowsHalfAnObject(MemoryOfParts):
+    def put_part(self, key: str, upload_id: str, number: int, source: BinaryIO, *, size_bytes: int) -> Part:
+        data = source.read()
+        part = super().put_part(key, upload_id, number, io.BytesIO(data), size_bytes=size_bytes)
+        self.put(key, io.BytesIO(data))
+        return part
+
+
+@breaks("completing_twice_gives_the_same_answer")
+class CompletesOnce(MemoryOfParts):
+    def complete_parts(self, key: str, upload_id: str, parts: Sequence[Part]) -> StoredObject:
+        if upload_id not in self.uploads:
+            check_key(self.name, key)
+            raise UploadGone(self.name, key)
+        return super().complete_parts(key, upload_id, parts)
+
+
+@breaks("refuses_parts_that_it_does_not_have")
+class SortsParts(MemoryOfParts):
+    def complete_parts(self, key: str, upload_id: str, parts: Sequence[Part]) -> StoredObject:
+        return super().complete_parts(key, upload_id, sorted(parts, key=lambda part: part.number))
+
+
+@breaks("refuses_parts_that_it_does_not_have")
+class JoinsWhatItHas(MemoryOfParts):
+    def complete_parts(self, key: str, upload_id: str, parts: Sequence[Part]) -> StoredObject:
+        upload = self.uploads.get(upload_id)
+        known = [part for part in parts if part.number in upload.data] if upload else parts
+        return super().complete_parts(key, upload_id, known)
+
+
+@breaks("refuses_parts_that_it_does_not_have")
+class EndsARefusedUpload(MemoryOfParts):
+    def complete_parts(self, key: str, upload_id: str, parts: Sequence[Part]) -> StoredObject:
+        try:
+            return super().complete_parts(key, upload_id, parts)
+        except PartsRefused:
+            self.uploads.pop(upload_id)
+            raise
+
+
+@breaks("refuses_small_parts")
+class TakesSmallParts(MemoryOfParts):
+    def complete_parts(self, key: str, upload_id: str, parts: Sequence[Part]) -> StoredObject:
+        self.part_limits = replace(self.part_limits, smallest_bytes=1)
+        try:
+            return super().complete_parts(key, upload_id, parts)
+        finally:
+            del self.part_limits
+
+
+@breaks("aborting_ends_the_upload", "aborting_without_an_id_ends_all_under_the_key")
+class AbortsNothing(MemoryOfParts):
+    def abort_parts(self, key: str, upload_id: str | None) -> None:
+        self._check(key)
+
+
+@breaks("aborting_ends_the_upload")
+class ComplainsOnTheSecondAbort(MemoryOfParts):
+    def abort_parts(self, key: str, upload_id: str | None) -> None:
+        self._check(key)
+        if upload_id is not None and upload_id not in self.uploads:
+            raise UploadGone(self.name, key)
+        super().abort_parts(key, upload_id)
+
+
+@breaks("aborting_ends_the_upload")
+class TakesTheOldObjectForTheNew(MemoryOfParts):
+    """After an abort it answers with whatever stands at the key."""
+
+    def complete_parts(self, key: str, upload_id: str, parts: Sequence[Part]) -> StoredObject:
+        return super().complete_parts(key, upload_id, parts) if upload_id in self.uploads else self.stat(key)
+
+
+@breaks("aborting_too_late_leaves_the_object")
+class AbortsWhatIsComplete(MemoryOfParts):
+    def abort_parts(self, key: str, upload_id: str | None) -> None:
+        super().abort_parts(key, upload_id)
+        self.delete(key)
+
+
+@breaks("aborting_without_an_id_ends_all_under_the_key")
+class AbortsByPrefix(MemoryOfParts):
+    def abort_parts(self, key: str, upload_id: str | None) -> None:
+        super().abort_parts(key, upload_id)
+        if upload_id is None:
+            self.uploads = {id: each for id, each in self.uploads.items() if not each.key.startswith(key)}  # noqa: A001
+
+
+@breaks("an_upload_belongs_to_its_key")
+class IgnoresTheKeyOfAnUpload(MemoryOfParts):
+    def list_parts(self, key: str, upload_id: str) -> list[Part]:
+        upload = self.uploads.get(upload_id)
+        return super().list_parts(upload.key if upload else key, upload_id)
+
+
+@breaks("parts_refuse_hostile_keys")
+class StartsUnderAnyKey(MemoryOfParts):
+    def start_parts(self, key: str, terms: UploadTerms) -> str:
+        return super().start_parts("fine", terms)
+
+
+@breaks("parts_refuse_hostile_keys")
+class AbortsUnderAnyKey(MemoryOfParts):
+    def abort_parts(self, key: str, upload_id: str | None) -> None:
+        with suppress(InvalidKey):
+            super().abort_parts(key, upload_id)
+
+
+@breaks("presigned_part_hides_its_url")
+class ShowsTheUrlOfParts(MemoryOfParts):
+    def presign_part(self, *args: Any, **options: Any) -> Any:
+        upload = super().presign_part(*args, **options)
+        return LoudUpload(upload.url, upload.expires_at)
+
+
+@breaks("presigned_part_hides_its_url")
+class LogsTheUrlOfParts(MemoryOfParts):
+    def presign_part(self, *args: Any, **options: Any) -> PresignedUpload:
+        upload = super().presign_part(*args, **options)
+        logging.getLogger("adapter").info("made %s", upload.url)
+        return upload
