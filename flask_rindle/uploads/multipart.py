@@ -174,7 +174,8 @@ class Multipart:
             raise UploadIncomplete
         storage, upload_id = self._storage_of(session), session.multipart_upload_id
         try:
-            parts = storage.list_parts(session.upload_key, upload_id)
+            there = storage.list_parts(session.upload_key, upload_id)
+            parts = [part for part in there if layout.size_of(part.number)]
             _require_whole(layout, parts)
             if named is not None:
                 _require_same(named, parts)
@@ -196,7 +197,7 @@ def _checked(numbers: Sequence[int], layout: Layout) -> list[int]:
 
 
 def _require_whole(layout: Layout, parts: Iterable[Part]) -> None:
-    there = {part.number for part in parts if part.size_bytes == layout.size_of(part.number) > 0}
+    there = {part.number for part in parts if part.size_bytes == layout.size_of(part.number)}
     missing = [number for number in range(1, layout.count + 1) if number not in there]
     if missing:
         raise UploadIncomplete(missing)
