@@ -109,7 +109,8 @@ def begin(trial: Trial, name: str, terms: UploadTerms = TERMS) -> Sending:
 
 def chunk(trial: Trial, letter: bytes = b"A") -> bytes:
     """Bytes that a request which is not the last can have."""
-    return letter * require(trial.storage, UploadsResumably).chunk_bytes
+    count: int = require(trial.storage, UploadsResumably).chunk_bytes
+    return letter * count
 
 
 @promise(UploadsResumably)

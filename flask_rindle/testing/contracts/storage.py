@@ -19,6 +19,7 @@ from unittest import SkipTest
 import flask_rindle.testing.contracts.links
 import flask_rindle.testing.contracts.parts
 import flask_rindle.testing.contracts.promotion
+import flask_rindle.testing.contracts.resumable
 import flask_rindle.testing.contracts.verbs  # noqa: F401 - each of them puts its promises on the list
 from flask_rindle.storage.base import Storage
 from flask_rindle.testing.contracts.trial import CHECKS, Check
