@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from flask.cli import AppGroup
 
-from flask_rindle.cli import cancel, migration, worker
+from flask_rindle.cli import cancel, cors, migration, worker
 
 group = AppGroup("rindle", help="Uploads, variants and what they need.")
-for command in (cancel.cancel, migration.migration, worker.worker):
+for command in (cancel.cancel, cors.cors, migration.migration, worker.worker):
     group.add_command(command)
