@@ -37,12 +37,20 @@ class HidesSecrets(logging.Filter):
 HIDES_SECRETS = HidesSecrets()
 
 
+class KeyElsewhere(service_account.Credentials):  # type: ignore[misc]
+    """A service account's key for a server that is not Google's: nobody there knows what Google allows it."""
+
+    def _maybe_start_regional_access_boundary_refresh(self, request: object, url: str) -> None:
+        pass
+
+
 class Connection:
     """The way to one bucket, for all threads of a process."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.signer = service_account.Credentials.from_service_account_info(options.key) if options.key else None
+        kind = service_account.Credentials if options.is_google else KeyElsewhere
+        self.signer = kind.from_service_account_info(options.key) if options.key else None
         logging.getLogger("urllib3.connectionpool").addFilter(HIDES_SECRETS)
         self.start_afresh()
         renew_after_fork(self)

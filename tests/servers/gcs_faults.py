@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Event
 from typing import Literal
@@ -23,13 +23,15 @@ class Fault:
 
     `status`: this status, and nothing done. `silence`: no answer until the client gives up. `reset`: the connection
     is reset, and nothing done. `lost`: all is done, and the connection reset before the answer. `cut`: the
-    connection is reset after `after` bytes of the body, whichever way it goes.
+    connection is reset after `after` bytes of the body, whichever way it goes. `meanwhile`: somebody does something
+    just before the request is looked at.
     """
 
-    kind: Literal["status", "silence", "reset", "lost", "cut"]
+    kind: Literal["status", "silence", "reset", "lost", "cut", "meanwhile"]
     status: int = 0
     reason: str = ""
     after: int = 0
+    act: Callable[[], object] = int
 
 
 def status(code: int, reason: str = "") -> Fault:
@@ -38,6 +40,10 @@ def status(code: int, reason: str = "") -> Fault:
 
 def cut(after: int) -> Fault:
     return Fault("cut", after=after)
+
+
+def meanwhile(act: Callable[[], object]) -> Fault:
+    return Fault("meanwhile", act=act)
 
 
 SILENCE = Fault("silence")
@@ -62,6 +68,7 @@ class Script:
 
     def before(self, fault: Fault, request: Request) -> None:
         """What happens before anything is done."""
+        fault.act()
         if fault.kind == "status":
             raise Refusal(fault.status, fault.reason, "by script")
         if fault.kind == "cut" and request.method == "PUT":
