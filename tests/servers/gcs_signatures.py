@@ -16,6 +16,7 @@ from werkzeug.wrappers import Request
 
 WEEK = 604_800
 SKEW = 900
+clock = time.time
 NEEDED = ("X-Goog-Algorithm", "X-Goog-Credential", "X-Goog-Date", "X-Goog-Expires", "X-Goog-SignedHeaders")
 
 
@@ -42,9 +43,9 @@ def _require_time(request: Request) -> None:
     life = int(request.args["X-Goog-Expires"])
     if not 0 < life <= WEEK:
         raise Refusal(400, "AuthorizationQueryParametersError", "X-Goog-Expires must be less than a week.")
-    if signed_at > time.time() + SKEW:
+    if signed_at > clock() + SKEW:
         raise Refusal(403, "AccessDenied", "The request is not valid yet.")
-    if time.time() >= signed_at + life:
+    if clock() >= signed_at + life:
         raise Refusal(400, "ExpiredToken", "The provided token has expired.")
 
 
