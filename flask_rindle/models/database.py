@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, GenerativeSelect, Insert, Table, create_engine, event, select
@@ -39,10 +40,10 @@ _BUSY_CODES = frozenset({"55P03", "40P01", "40001", 1205, 1213, 1020})
 
 
 class _Open(threading.local):
-    """The library's own sessions of this thread whose transaction has not ended."""
+    """The library's own sessions and connections of this thread whose transaction has not ended."""
 
     def __init__(self) -> None:
-        self.sessions: list[Session] = []
+        self.sessions: list[Session | Connection] = []
 
 
 _open = _Open()
@@ -58,10 +59,11 @@ def in_transaction() -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Binds:
-    """What sessions are bound to."""
+    """What sessions are bound to, and on which each statement commits itself."""
 
     writer: Engine
     reader: Engine
+    autocommit: Engine
 
 
 class Database:
@@ -105,6 +107,21 @@ class Database:
         with self._session(self._binds().reader) as session:
             yield session
 
+    @contextmanager
+    def statements(self) -> Iterator[Connection]:
+        """A connection on which each statement is a transaction, durable when it returns. See `writes_at_once`."""
+        with translate_busy(), self._binds().autocommit.connect() as connection, _noted(connection):
+            yield connection
+
+    @cached_property
+    def writes_at_once(self) -> bool:
+        """Whether a single statement can do what elsewhere takes several and a transaction around them."""
+        if self._binds().writer.dialect.name != "postgresql":
+            return False
+        with self.statements() as connection:
+            # By itself a statement has the server's own isolation, and a stricter one would refuse it after each race.
+            return connection.exec_driver_sql("SHOW transaction_isolation").scalar() == "read committed"
+
     @property
     def has_one_writer(self) -> bool:
         """Whether a transaction keeps all others from writing, as on SQLite."""
@@ -130,11 +147,11 @@ class Database:
     def _make_binds(self, host: Engine) -> _Binds:
         if host.dialect.name == "sqlite":
             own = self._sqlite_engine(host)
-            return _Binds(writer=own.execution_options(rindle_begin="IMMEDIATE"), reader=own)
+            return _Binds(writer=own.execution_options(rindle_begin="IMMEDIATE"), reader=own, autocommit=own)
         # A pool of our own: a request whose session holds a connection must not wait for a second one of the same pool.
         # MariaDB's default isolation would answer a compare-and-set from an old snapshot.
         own = create_engine(host.url, pool=host.pool.recreate(), isolation_level="READ COMMITTED")
-        return _Binds(writer=own, reader=own)
+        return _Binds(writer=own, reader=own, autocommit=own.execution_options(isolation_level="AUTOCOMMIT"))
 
     def _sqlite_engine(self, host: Engine) -> Engine:
         engine = create_engine(host.url)
@@ -175,7 +192,7 @@ class Database:
 
 
 @contextmanager
-def _noted(session: Session) -> Iterator[None]:
+def _noted(session: Session | Connection) -> Iterator[None]:
     _open.sessions.append(session)
     try:
         yield
@@ -183,7 +200,7 @@ def _noted(session: Session) -> Iterator[None]:
         _forget(session)
 
 
-def _forget(session: Session) -> None:
+def _forget(session: Session | Connection) -> None:
     if session in _open.sessions:
         _open.sessions.remove(session)
 

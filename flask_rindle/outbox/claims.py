@@ -9,21 +9,26 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import CTE, Connection, Select, bindparam, func, insert, literal_column, select, true, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
+from flask_rindle.models.base import UTCDateTime
 from flask_rindle.models.database import can_skip_locked
 from flask_rindle.models.job import JOBS, RUNS
 from flask_rindle.models.states import JobState, RunOutcome
 from flask_rindle.outbox import due
-from flask_rindle.outbox.kinds import LEASE_SECONDS, JobKind
+from flask_rindle.outbox.kinds import LEASE_SECONDS, JobKind, Queue
 from flask_rindle.outbox.reasons import is_bug
 from flask_rindle.types import new_id
 
 # A more urgent job that comes meanwhile waits for so long.
 HAND_SECONDS = 0.1
+# So many due jobs are seen in one look.
+CANDIDATES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,34 +61,24 @@ class Pulse(StrEnum):
 
 
 # These run for every job, so they are put together once.
-_FOUND = select(
-    JOBS.c.id,
-    JOBS.c.kind,
-    JOBS.c.queue,
-    JOBS.c.priority,
-    JOBS.c.asset_id,
-    JOBS.c.state,
-    JOBS.c.attempt,
-    JOBS.c.max_attempts,
-    JOBS.c.errors,
-    (JOBS.c.cancel_requested & ~JOBS.c.rerun).label("called_off"),
-).where(JOBS.c.id == bindparam("job_id"), due.is_known(), due.is_due())
-_CLAIMABLE = {skip: _FOUND.with_for_update(skip_locked=skip) for skip in (True, False)}
-_TAKE = (
-    update(JOBS)
-    .where(JOBS.c.id == bindparam("job_id"))
-    .values(
-        state=JobState.RUNNING,
-        attempt=bindparam("this_attempt"),
-        worker=bindparam("its_worker"),
-        lease=bindparam("its_lease"),
-        started_at=bindparam("now"),
-        lease_expires_at=bindparam("until"),
-    )
+_TOLD = JOBS.c["id", "kind", "queue", "priority", "asset_id", "attempt", "max_attempts", "errors"]
+_ITS_ID = JOBS.c.id == bindparam("its_id")
+_FOUND = select(*_TOLD, JOBS.c.state, (JOBS.c.cancel_requested & ~JOBS.c.rerun).label("called_off")).where(
+    _ITS_ID, due.is_known(), due.is_due()
 )
+_CLAIMABLE = {skip: _FOUND.with_for_update(skip_locked=skip) for skip in (True, False)}
+_TAKE = update(JOBS).values(
+    state=JobState.RUNNING,
+    attempt=JOBS.c.attempt + literal_column("1"),
+    worker=bindparam("its_worker"),
+    lease=bindparam("its_lease"),
+    started_at=bindparam("now"),
+    lease_expires_at=bindparam("until"),
+)
+_TAKE_FOUND = _TAKE.where(_ITS_ID)
 _CALL_OFF = (
     update(JOBS)
-    .where(JOBS.c.id == bindparam("job_id"))
+    .where(_ITS_ID)
     .values(state=JobState.CANCELLED, live_key=None, lease=None, lease_expires_at=None, finished_at=bindparam("now"))
 )
 _START_RUN = insert(RUNS)
@@ -124,20 +119,38 @@ def take(db_session: Session, job_id: uuid.UUID, worker: str, now: datetime) -> 
     """
     connection = db_session.connection()
     query = _CLAIMABLE[can_skip_locked(db_session)]
-    job = connection.execute(query, {"job_id": job_id, "now": now}).one_or_none()
+    job = connection.execute(query, {"its_id": job_id, "now": now}).one_or_none()
     if job is None:
         return None
     if job.state == JobState.RUNNING:
         connection.execute(_LOSE_RUN, {"lost_job_id": job_id, "now": now})
         if job.called_off:
-            connection.execute(_CALL_OFF, {"job_id": job_id, "now": now})
+            connection.execute(_CALL_OFF, {"its_id": job_id, "now": now})
             return None
-    claim = _claim_of(job, worker)
-    until = now + timedelta(seconds=LEASE_SECONDS)
-    taken = {"this_attempt": claim.attempt, "its_worker": worker, "its_lease": claim.lease, "now": now, "until": until}
-    connection.execute(_TAKE, {"job_id": job_id, **taken})
+    wish = _wish_of(worker, now)
+    connection.execute(_TAKE_FOUND, {"its_id": job_id, **wish})
+    claim = _claim_of(job, wish, attempt=job.attempt + 1)
     connection.execute(_START_RUN, _run_of(claim, now))
     return claim
+
+
+def take_at_once(connection: Connection, job_id: uuid.UUID, worker: str, now: datetime) -> Claim | None:
+    """Make a job that waits this worker's, in one statement; None when it cannot be had, or was abandoned."""
+    wish = _wish_of(worker, now)
+    job = connection.execute(_take_by_id(), {"its_id": job_id, **wish}).one_or_none()
+    return None if job is None else _claim_of(job, wish, attempt=job.attempt)
+
+
+def look_and_take_at_once(
+    connection: Connection, queues: tuple[Queue, ...], worker: str, now: datetime
+) -> tuple[Claim | None, list[uuid.UUID]]:
+    """Take the first due job that can be had, in one statement; and all that was seen.
+
+    Something is seen and nothing is taken when others hold all that is due, or a dead worker left the first of it.
+    """
+    wish = _wish_of(worker, now)
+    job = connection.execute(_take_the_first(queues), wish).one()
+    return None if job.id is None else _claim_of(job, wish, attempt=job.attempt), job.seen
 
 
 def pulses(db_session: Session, claims: Collection[Claim]) -> dict[Claim, Pulse]:
@@ -157,18 +170,63 @@ def pulses(db_session: Session, claims: Collection[Claim]) -> dict[Claim, Pulse]
     return {claim: pulse(claim) for claim in claims}
 
 
-def _claim_of(job: Any, worker: str) -> Claim:
+@cache
+def _take_by_id() -> Select[Any]:
+    found = select(JOBS.c.id).where(_ITS_ID, due.is_known(), due.is_waiting())
+    taken = _taken(found.with_for_update(skip_locked=True))
+    return select(taken).add_cte(_started(taken))
+
+
+@cache
+def _take_the_first(queues: tuple[Queue, ...]) -> Select[Any]:
+    seen = due.lateral_candidates(queues, CANDIDATES).cte("seen")
+    order = seen.c["rank", "at", "id"]
+    free = select(JOBS.c.id, JOBS.c.state).join(seen, seen.c.id == JOBS.c.id).where(due.is_known(), due.is_due())
+    # What follows waits until the head has been held, and sees no other: a CTE that locks runs once.
+    head = free.order_by(*order).limit(literal_column("1")).with_for_update(of=JOBS, skip_locked=True).cte("head")
+    taken = _taken(select(head.c.id).where(head.c.state == literal_column(f"'{JobState.QUEUED}'")))
+    told = func.array(select(seen.c.id).order_by(*order).scalar_subquery(), type_=ARRAY(JOBS.c.id.type)).label("seen")
+    always = select(literal_column("1")).subquery()
+    return select(taken, told).select_from(always.outerjoin(taken, true())).add_cte(_started(taken))
+
+
+def _taken(found: Select[Any]) -> CTE:
+    return _TAKE.where(JOBS.c.id == found.scalar_subquery()).returning(*_TOLD).cte("taken")
+
+
+def _started(taken: CTE) -> CTE:
+    """The run of the job that is taken, if one is."""
+    run = {
+        "id": bindparam("its_run", type_=RUNS.c.id.type),
+        "job_id": taken.c.id,
+        "asset_id": taken.c.asset_id,
+        "kind": taken.c.kind,
+        "worker": bindparam("its_worker", type_=RUNS.c.worker.type),
+        "attempt": taken.c.attempt,
+        "outcome": literal_column(f"'{RunOutcome.RUNNING}'"),
+        "started_at": bindparam("now", type_=UTCDateTime),
+    }
+    return insert(RUNS).from_select(list(run), select(*run.values())).cte("started")
+
+
+def _wish_of(worker: str, now: datetime) -> dict[str, Any]:
+    """What a claim writes, whichever job it is of."""
+    until = now + timedelta(seconds=LEASE_SECONDS)
+    return {"its_worker": worker, "its_lease": new_id(), "its_run": new_id(), "now": now, "until": until}
+
+
+def _claim_of(job: Any, wish: dict[str, Any], *, attempt: int) -> Claim:
     return Claim(
         id=job.id,
         kind=JobKind(job.kind),
         queue=job.queue,
         priority=job.priority,
         asset_id=job.asset_id,
-        attempt=job.attempt + 1,
+        attempt=attempt,
         max_attempts=job.max_attempts,
-        worker=worker,
-        lease=new_id(),
-        run_id=new_id(),
+        worker=wish["its_worker"],
+        lease=wish["its_lease"],
+        run_id=wish["its_run"],
         bugs=sum(is_bug(entry["code"]) for entry in job.errors),
     )
 

@@ -14,7 +14,22 @@ from functools import cache
 from itertools import product
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, String, and_, bindparam, func, literal_column, or_, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Select,
+    String,
+    and_,
+    bindparam,
+    column,
+    func,
+    literal_column,
+    or_,
+    select,
+    text,
+    true,
+    union_all,
+)
 
 from flask_rindle.models.base import UTCDateTime
 from flask_rindle.models.job import JOBS
@@ -27,7 +42,12 @@ _FIRST_OF_ALL: ColumnElement[int] = literal_column("-1")
 
 def is_due(now: ColumnElement[datetime] = _NOW) -> ColumnElement[bool]:
     """Whether a job may be claimed: its time has come, or its worker's lease has run out."""
-    return or_(and_(_is(JobState.QUEUED), JOBS.c.run_at <= now), and_(_is(JobState.RUNNING), _is_abandoned(now)))
+    return or_(is_waiting(now), and_(_is(JobState.RUNNING), _is_abandoned(now)))
+
+
+def is_waiting(now: ColumnElement[datetime] = _NOW) -> ColumnElement[bool]:
+    """Whether a job is due that nobody has begun, or that was given back."""
+    return and_(_is(JobState.QUEUED), JOBS.c.run_at <= now)
 
 
 def is_known() -> ColumnElement[bool]:
@@ -43,12 +63,23 @@ def all_queues(queues: Collection[str] | None) -> tuple[Queue, ...]:
 @cache
 def candidates(queues: tuple[Queue, ...], limit: int) -> Select[Any]:
     """The ids of due jobs, those that were abandoned first, then by priority and time; a parameter `now`."""
-    leases = select(JOBS.c.id.label("id"), _FIRST_OF_ALL.label("rank"), JOBS.c.lease_expires_at.label("at"))
-    abandoned = leases.where(*_running(queues), _is_abandoned()).order_by(JOBS.c.lease_expires_at)
     waiting = select(JOBS.c.id.label("id"), JOBS.c.priority.label("rank"), JOBS.c.run_at.label("at"))
     heads = [waiting.where(*lane, JOBS.c.run_at <= _NOW).order_by(JOBS.c.run_at, JOBS.c.id) for lane in _lanes(queues)]
-    found = _together([abandoned, *heads], limit)
-    return select(found.c.id).order_by(found.c.rank, found.c.at, found.c.id).limit(_number(limit))
+    return _most_urgent([_abandoned(queues), *heads], limit)
+
+
+@cache
+def lateral_candidates(queues: tuple[Queue, ...], limit: int) -> Select[Any]:
+    """The same by a loop over the lanes, where the database has LATERAL: to set up a dozen arms takes longer."""
+    words = ", ".join(f"('{queue.value}', {int(priority)})" for queue, priority in product(queues, Priority))
+    # As text, because a statement with VALUES in it is compiled anew each time.
+    named = text(f"SELECT queue, priority FROM (VALUES {words}) AS named (queue, priority)")  # noqa: S608 - words of ours
+    lanes = named.columns(column("queue", String), column("priority", Integer)).subquery("lanes")
+    lane = (_is(JobState.QUEUED), JOBS.c.queue == lanes.c.queue, JOBS.c.priority == lanes.c.priority, is_known())
+    waiting = select(JOBS.c.id, JOBS.c.run_at.label("at")).where(*lane, JOBS.c.run_at <= _NOW)
+    head = waiting.order_by(JOBS.c.run_at, JOBS.c.id).limit(_number(limit)).lateral("head")
+    heads = select(head.c.id, lanes.c.priority.label("rank"), head.c.at).select_from(lanes.join(head, true()))
+    return _most_urgent([_abandoned(queues), heads.order_by(lanes.c.priority, head.c.at, head.c.id)], limit)
 
 
 @cache
@@ -97,6 +128,16 @@ def _word(word: StrEnum) -> ColumnElement[str]:
 
 def _number(number: int) -> ColumnElement[int]:
     return literal_column(str(int(number)))
+
+
+def _abandoned(queues: Iterable[Queue]) -> Select[Any]:
+    leases = select(JOBS.c.id.label("id"), _FIRST_OF_ALL.label("rank"), JOBS.c.lease_expires_at.label("at"))
+    return leases.where(*_running(queues), _is_abandoned()).order_by(JOBS.c.lease_expires_at)
+
+
+def _most_urgent(arms: Iterable[Select[Any]], limit: int) -> Select[Any]:
+    found = _together(arms, limit)
+    return select(found).order_by(*found.c["rank", "at", "id"]).limit(_number(limit))
 
 
 def _together(arms: Iterable[Any], limit: int) -> Any:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, CursorResult, bindparam, case, delete, select, update
+from sqlalchemy import ColumnElement, CursorResult, bindparam, case, delete, exists, select, update
 from sqlalchemy.orm import Session
 
 from flask_rindle.errors import DatabaseBusy
@@ -20,20 +21,19 @@ from flask_rindle.models.database import Database, insert_unless_taken, on_commi
 from flask_rindle.models.job import JOBS, RUNS, Job
 from flask_rindle.models.states import JobState, RunOutcome
 from flask_rindle.outbox import due
-from flask_rindle.outbox.claims import Claim, Hand, Pulse, pulses, take
+from flask_rindle.outbox.claims import CANDIDATES, Claim, Hand, Pulse, look_and_take_at_once, pulses, take, take_at_once
 from flask_rindle.outbox.kinds import LEASE_SECONDS, POLICIES, JobKind, Priority, Queue
 from flask_rindle.outbox.reasons import error_code, error_text
 from flask_rindle.types import Clock, new_id
 
 MAX_ERRORS_KEPT = 10
-_CANDIDATES = 8
 _LOOKS = 5
 _SETTLING_TRIES = 3
 # These run for every job, so they are put together once.
 _END = (
     update(JOBS)
     .where(
-        JOBS.c.id == bindparam("job_id"),
+        JOBS.c.id == bindparam("its_id"),
         JOBS.c.state == JobState.RUNNING,
         JOBS.c.lease == bindparam("its_lease"),
         JOBS.c.rerun.is_(False),
@@ -52,6 +52,8 @@ _END_RUN = (
         finished_at=bindparam("now"),
     )
 )
+# The run waits for the job: whoever takes a job holds it before its runs.
+_END_BOTH = _END_RUN.where(exists(_END.returning(JOBS.c.id).cte("ended").select()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,13 +138,25 @@ class Outbox:
             with self._database.transaction() as db_session:
                 return take(db_session, job_id, worker, now)
         hand = Hand() if hand is None else hand
-        claim = None
-        if hand.is_good:
-            with self._database.transaction() as db_session:
-                claim = _take_one(db_session, hand.draw(), worker, now)
+        claim = self._take_up(hand, worker, now) if hand.is_good else None
+        if claim is None and self._database.writes_at_once:
+            with self._database.statements() as connection:
+                claim, seen = look_and_take_at_once(connection, wanted, worker, now)
+            _deal_behind(hand, seen, claim)
+            if not seen:
+                return None
         # Looking must not take SQLite's only lock.
         if claim is None and (not self._database.has_one_writer or self._is_any_due(wanted, now)):
             return self._look_and_take(worker, wanted, now, hand)
+        return claim
+
+    def _take_up(self, hand: Hand, worker: str, now: datetime) -> Claim | None:
+        if self._database.writes_at_once:
+            with self._database.statements() as connection:
+                claim = _first(take_at_once(connection, job_id, worker, now) for job_id in hand.draw())
+        else:
+            with self._database.transaction() as db_session:
+                claim = _take_one(db_session, hand.draw(), worker, now)
         return claim
 
     def _look_and_take(self, worker: str, queues: tuple[Queue, ...], now: datetime, hand: Hand) -> Claim | None:
@@ -150,10 +164,9 @@ class Outbox:
             with self._database.transaction() as db_session:
                 found = _candidates(db_session, queues, now)
                 claim = _take_one(db_session, found, worker, now)
-            if claim is not None:
-                hand.deal(found[found.index(claim.id) + 1 :])
+            _deal_behind(hand, found, claim)
             # A full hand that others took from us says that there is more.
-            if claim is not None or len(found) < _CANDIDATES:
+            if claim is not None or len(found) < CANDIDATES:
                 return claim
         return None
 
@@ -247,13 +260,24 @@ class Outbox:
         def end(db_session: Session) -> None:
             self._remember(db_session, claim, outcome, error)
             now = self._clock()
-            mine = {"job_id": claim.id, "its_lease": claim.lease}
+            mine = {"its_id": claim.id, "its_lease": claim.lease}
             ended = db_session.connection().execute(_END, {**mine, "its_state": state, "now": now})
             if not ended.rowcount and _update(db_session, *_held(claim), attempt=0, **_waiting(now)):
                 self._send_after_commit(db_session, claim.id, claim.queue, claim.priority, now)
             self._end_run(db_session, claim, outcome, error)
 
-        self._settle(end)
+        if error is not None or not self._end_at_once(claim, state, outcome):
+            self._settle(end)
+
+    def _end_at_once(self, claim: Claim, state: JobState, outcome: RunOutcome) -> bool:
+        """End job and run in one statement, where the database can; whether that was all there was to do."""
+        if not self._database.writes_at_once:
+            return False
+        job = {"its_id": claim.id, "its_lease": claim.lease, "its_state": state}
+        run = {"run_id": claim.run_id, "its_outcome": outcome, "its_code": None, "its_detail": None}
+        with suppress(DatabaseBusy), self._database.statements() as connection:
+            return connection.execute(_END_BOTH, {**job, **run, "now": self._clock()}).rowcount == 1
+        return False
 
     def _requeue(
         self, claim: Claim, outcome: RunOutcome, error: Exception | None, *, run_at: datetime, **values: Any
@@ -338,12 +362,21 @@ def _more_urgent(priority: Priority, run_at: datetime) -> dict[str, Any]:
 
 def _take_one(db_session: Session, job_ids: Iterable[uuid.UUID], worker: str, now: datetime) -> Claim | None:
     """The first of these jobs that can be had."""
-    claims = (take(db_session, job_id, worker, now) for job_id in job_ids)
+    return _first(take(db_session, job_id, worker, now) for job_id in job_ids)
+
+
+def _first(claims: Iterable[Claim | None]) -> Claim | None:
     return next((claim for claim in claims if claim is not None), None)
 
 
+def _deal_behind(hand: Hand, seen: list[uuid.UUID], claim: Claim | None) -> None:
+    """Put into the hand what was seen behind the job that was taken."""
+    if claim is not None:
+        hand.deal(seen[seen.index(claim.id) + 1 :])
+
+
 def _candidates(db_session: Session, queues: tuple[Queue, ...], now: datetime) -> list[uuid.UUID]:
-    return list(db_session.connection().scalars(due.candidates(queues, _CANDIDATES), {"now": now}))
+    return list(db_session.connection().scalars(due.candidates(queues, CANDIDATES), {"now": now}))
 
 
 def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:

@@ -1,7 +1,7 @@
 """Where a process can die: before and after every commit and every side effect, each place with a name.
 
-Nothing in the library knows of this. The commits are heard of from SQLAlchemy, the side effects by
-wrapping the ports, and the names are read off the stack:
+Nothing in the library knows of this. The commits are heard of from SQLAlchemy, as are the statements that commit
+themselves; the side effects by wrapping the ports, and the names are read off the stack:
 
     promotion: Promotion._publish: after commit
     ~~~~~~~~~  ~~~~~~~~~~~~~~~~~~  ~~~~~~~~~~~~
@@ -24,8 +24,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import Pool
 from world import World
 
 from flask_rindle.jobs.celery import CeleryJobs
@@ -44,7 +45,7 @@ PORTS: Mapping[type[Any], tuple[str, ...]] = {
 # A verb of the storage that changes files in several steps can die between them.
 STEPS = {"replace": "rename", "unlink": "unlink"}
 STEPWISE = ("Local.put", "Local.promote")
-TRANSACTIONS = ("Database.transaction", "Database.reading")
+TRANSACTIONS = ("Database.transaction", "Database.reading", "Database.statements")
 KINDS = {"promote": "promotion", "expire": "expiry"}
 VERBS = {
     "UploadBroker.receive": "form",
@@ -73,6 +74,8 @@ class Boundaries:
         """Watch this process from now on, for the rest of its life."""
         event.listen(Session, "before_commit", lambda session: self._commit(session, "before"))
         event.listen(Session, "after_commit", lambda session: self._commit(session, "after"))
+        event.listen(Engine, "before_cursor_execute", self._before_statement)
+        event.listen(Pool, "checkin", lambda *_: self._after_statement())
         for port, verbs in PORTS.items():
             for verb in verbs:
                 setattr(port, verb, self._around(getattr(port, verb), verb))
@@ -83,11 +86,18 @@ class Boundaries:
         if session.in_nested_transaction():
             return
         frames = list(_library_frames())
-        names = [frame.f_code.co_qualname for frame in frames]
-        opened_by = next((name for name in names if name in TRANSACTIONS), None)
-        if opened_by == "Database.reading":
-            return
-        self._pass(frames, f"{moment} commit")
+        if _opened_by(frames) != "Database.reading":
+            self._pass(frames, f"{moment} commit")
+
+    def _before_statement(self, connection: Connection, *_rest: object) -> None:
+        if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+            self._pass(list(_library_frames()), "before commit")
+
+    def _after_statement(self) -> None:
+        """When its connection is given back: only then is it known what a claim has brought."""
+        frames = list(_library_frames())
+        if _opened_by(frames) == "Database.statements":
+            self._pass(frames, "after commit")
 
     def _around(self, call: Callable[..., Any], verb: str) -> Callable[..., Any]:
         @wraps(call)
@@ -140,6 +150,10 @@ def _library_frames() -> Iterator[FrameType]:
         if frame.f_globals.get("__name__", "").startswith("flask_rindle."):
             yield frame
         frame = frame.f_back
+
+
+def _opened_by(frames: list[FrameType]) -> str | None:
+    return next((name for frame in frames if (name := frame.f_code.co_qualname) in TRANSACTIONS), None)
 
 
 def _function(frames: list[FrameType]) -> str:

@@ -181,3 +181,5 @@ BY_PHASE: Mapping[str, tuple[str, ...]] = {
 }
 
 POINTS = [f"{phase}: {passage}" for phase, passages in BY_PHASE.items() for passage in passages]
+# On PostgreSQL a claim is a statement that commits itself: before it, nobody knows which job it will be.
+POINTS_ON_POSTGRESQL = [point for point in POINTS if not point.endswith("Outbox.claim: before commit")]

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select, update
+from sqlalchemy import Connection, Engine, create_engine, event, select, update
 from sqlalchemy.orm import Session
 
 from flask_rindle.errors import DatabaseBusy, SandboxFailed, StorageUnavailable, WorkInProgress
@@ -636,6 +636,18 @@ class TestOrder:
         assert claims(outbox, [Queue.MEDIA, Queue.PROCESS]) == [here, first, again]
         assert set(claims(outbox)) == {elsewhere, other}
 
+    def test_a_full_lane_does_not_hide_another(self, outbox: Outbox, clock: FrozenClock) -> None:
+        """Whatever order the database meets the lanes in."""
+        crowds = [
+            put(outbox, queue=queue, priority=Priority.AGAIN, not_before=clock() - timedelta(hours=1))
+            for queue in Queue
+            for _ in range(9)
+        ]
+        for queue in Queue:
+            urgent = put(outbox, queue=queue)
+            assert claimed(outbox).asset_id == urgent
+        assert len(claims(outbox)) == len(crowds)
+
     def test_more_jobs_than_a_look_sees_all_come_in_order(self, outbox: Outbox, clock: FrozenClock) -> None:
         order = [put(outbox, not_before=clock() - timedelta(seconds=60 - n)) for n in range(12)]
         assert claims(outbox) == order
@@ -880,7 +892,7 @@ def before_write(outbox: Outbox, number: int, act: Callable[[], Future[Any]]) ->
     engine, thread, seen = outbox._database._binds().writer, threading.get_ident(), count()
 
     def listener(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if threading.get_ident() == thread and statement.startswith("UPDATE") and next(seen) == number:
+        if threading.get_ident() == thread and statement.startswith(("UPDATE", "WITH")) and next(seen) == number:
             wait([act()], timeout=0.3)
 
     event.listen(engine, "before_cursor_execute", listener)
@@ -890,8 +902,17 @@ def before_write(outbox: Outbox, number: int, act: Callable[[], Future[Any]]) ->
 
 @contextmanager
 def at_commit(outbox: Outbox, act: Callable[[], Future[Any]]) -> Iterator[None]:
-    """`act()` before this thread's next commit that changed something; it gets a moment to end, or to wait."""
+    """`act()` before this thread's next commit that changed something; it gets a moment to end, or to wait.
+
+    A statement that commits itself is put into a transaction, so that there is a moment before its commit.
+    """
     engine, thread, changed = outbox._database._binds().writer, threading.get_ident(), list[str]()
+    outbox.claim("w", queues=[Queue.PURGE])  # what is asked of the server once has been asked
+
+    @contextmanager
+    def statements() -> Iterator[Connection]:
+        with outbox._database.transaction() as db_session:
+            yield db_session.connection()
 
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if threading.get_ident() == thread and not statement.startswith("SELECT"):
@@ -904,7 +925,9 @@ def at_commit(outbox: Outbox, act: Callable[[], Future[Any]]) -> Iterator[None]:
 
     event.listen(engine, "before_cursor_execute", note)
     event.listen(engine, "commit", commit)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outbox._database, "statements", statements)
+        yield
     event.remove(engine, "before_cursor_execute", note)
     event.remove(engine, "commit", commit)
 
@@ -987,6 +1010,76 @@ class TestSettlingBesideOthers:
         monkeypatch.setattr(database, "transaction", busy)
         with pytest.raises(DatabaseBusy):
             outbox.succeed(claim)
+
+
+@contextmanager
+def noted_statements(outbox: Outbox) -> Iterator[list[str]]:
+    """What is said to the database, with the words that begin and end a transaction."""
+    engine, said = outbox._database._binds().writer, list[str]()
+    listeners: dict[str, Callable[..., None]] = {
+        "before_cursor_execute": lambda _connection, _cursor, statement, *_: said.append(statement.split()[0]),
+        "commit": lambda _connection: said.append("COMMIT"),
+    }
+    for name, listener in listeners.items():
+        event.listen(engine, name, listener)
+    yield said
+    for name, listener in listeners.items():
+        event.remove(engine, name, listener)
+
+
+@pytest.mark.parametrize("any_database", ["postgresql"], indirect=True)
+class TestAtOnce:
+    """Where a statement can write several tables, a claim and a success are one statement each."""
+
+    def test_a_claim_and_a_success_are_a_statement_each(self, outbox: Outbox) -> None:
+        put(outbox), put(outbox)
+        outbox.claim("w1", queues=[Queue.PURGE])
+        hand = Hand()
+        with noted_statements(outbox) as said:
+            for _ in range(2):
+                claim = outbox.claim("w1", hand=hand)
+                assert claim is not None
+                outbox.succeed(claim)
+        assert said == ["WITH"] * 4
+        assert {(row.state, row.attempt) for row in jobs(outbox)} == {("succeeded", 1)}
+        assert outcomes(outbox) == ["succeeded"] * 2
+
+    def test_nothing_to_claim_is_one_statement(self, outbox: Outbox) -> None:
+        outbox.claim("w1")
+        with noted_statements(outbox) as said:
+            assert outbox.claim("w1") is None
+        assert said == ["WITH"]
+
+    def test_a_success_that_finds_others_in_its_way_is_tried_again(
+        self, outbox: Outbox, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put(outbox)
+        claim = claimed(outbox)
+
+        @contextmanager
+        def busy() -> Iterator[Connection]:
+            raise DatabaseBusy
+            yield
+
+        monkeypatch.setattr(database, "statements", busy)
+        outbox.succeed(claim)
+        assert (job(outbox).state, outcomes(outbox)) == ("succeeded", ["succeeded"])
+
+    def test_a_server_with_a_stricter_isolation_gets_transactions(
+        self, any_database: str, sql_engine: Engine, clock: FrozenClock
+    ) -> None:
+        """A statement by itself would have the server's isolation, and be refused whenever it met another."""
+        strict = create_engine(any_database, connect_args={"options": "-c default_transaction_isolation=serializable"})
+        database = Database(lambda: strict, lambda: None)
+        outbox = Outbox(database, clock)
+        assert not database.writes_at_once
+        put(outbox)
+        with noted_statements(outbox) as said:
+            outbox.succeed(claimed(outbox))
+        assert said.count("COMMIT") == 2
+        assert outcomes(outbox) == ["succeeded"]
+        database.dispose()
+        strict.dispose()
 
 
 class TestHand:

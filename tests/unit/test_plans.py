@@ -464,6 +464,11 @@ def _dicts(told: Any) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def undone(driver: Any) -> Iterator[None]:
+    if getattr(driver, "autocommit", False) is True:
+        driver.execute("BEGIN")
+        yield
+        driver.execute("ROLLBACK")
+        return
     driver.execute("SAVEPOINT measured")
     yield
     driver.execute("ROLLBACK TO SAVEPOINT measured")
@@ -477,7 +482,7 @@ def measured() -> Iterator[list[str]]:
     lock = threading.Lock()
 
     def look(connection: Connection, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        if not re.match(r"SELECT|UPDATE|DELETE", statement) or "rindle_" not in statement:
+        if not re.match(r"SELECT|UPDATE|DELETE|WITH", statement) or "rindle_" not in statement:
             return
         measure, most = MEASURES[connection.dialect.name]
         with lock:
