@@ -26,6 +26,7 @@ from flask_rindle.jobs.embedded import EmbeddedJobs
 from flask_rindle.jobs.inline import InlineJobs
 from flask_rindle.links import Links
 from flask_rindle.models.database import DEFAULT_BUSY_TIMEOUT_SECONDS, Database
+from flask_rindle.objects import Objects
 from flask_rindle.ops.leftovers import Leftovers
 from flask_rindle.ops.repair import Repair
 from flask_rindle.ops.retention import Retention, Sweeper
@@ -90,6 +91,7 @@ class Engine:
     attachments: Attachments
     uploads: UploadBroker
     delivery: Delivery
+    objects: Objects
     pipeline: Pipeline
     workplace: Workplace
     jobs: JobBackend
@@ -323,6 +325,7 @@ def build_engine(
             url_ttl=settings.signed_url_ttl,
         ),
         delivery=Delivery(registry, parts.storages, clock, settings.signed_url_ttl),
+        objects=Objects(registry, parts.storages, settings.signed_url_ttl),
         pipeline=pipeline,
         workplace=workplace,
         jobs=jobs,

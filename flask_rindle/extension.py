@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib.metadata import version as package_version
+from pathlib import Path
 from typing import Any, BinaryIO, TypedDict, Unpack
 
 from flask import Flask, has_app_context, has_request_context, request
@@ -27,7 +28,7 @@ from flask_rindle.profiles import Profile
 from flask_rindle.readiness import Feed
 from flask_rindle.settings import find_problems, read_settings, read_storages
 from flask_rindle.slots import asset_id_of, host_session, ticket_for
-from flask_rindle.storage.base import PresignedUpload, Storage
+from flask_rindle.storage.base import PresignedUpload, Storage, StoredObject
 from flask_rindle.templating import RindleTemplates, events_token
 from flask_rindle.types import Checksum, Clock, Disposition, parse_id, utcnow
 from flask_rindle.uploads.answers import Completion, MultipartUpload, ResumableStatus, ResumableUpload
@@ -319,10 +320,59 @@ class Rindle:
             return engine.delivery.variant_url(found, ready, expires_in=life)
         return engine.delivery.fallback_url(found, name, fallback, expires_in=life)
 
+    # Objects under bare keys: no row is written, and nothing is checked against the profile
+
     def storage_for(self, profile: type[Profile] | str) -> Storage:
         """The storage that new uploads of a profile go to."""
-        engine = self.engine
-        return engine.storages[engine.profiles.get(profile).storage]
+        return self.engine.objects.storage_for(profile)
+
+    def store(
+        self, profile: type[Profile] | str, key: str, file: BinaryIO, *, content_type: str | None = None
+    ) -> StoredObject:
+        """Store everything that `file` gives under a key of the profile's storage, replacing what was there."""
+        return self.engine.objects.store(profile, key, file, content_type=content_type)
+
+    def store_variant(
+        self,
+        profile: type[Profile] | str,
+        key: str,
+        file: BinaryIO,
+        *,
+        asset: AssetLike,
+        name: str,
+        content_type: str | None = None,
+    ) -> StoredObject:
+        """As `store`, for a derivative that the host makes itself; a failure is logged with asset and name."""
+        return self.engine.objects.store_variant(
+            profile, key, file, asset=asset_id_of(asset), name=name, content_type=content_type
+        )
+
+    def download(self, profile: type[Profile] | str, key: str, path: str | Path) -> StoredObject:
+        """Write an object into a new file at `path`, and tell which version it was. Raises ObjectNotFound."""
+        return self.engine.objects.download(profile, key, Path(path))
+
+    def head(self, profile: type[Profile] | str, key: str) -> StoredObject:
+        """Size in bytes, etag and type of an object. Raises ObjectNotFound."""
+        return self.engine.objects.head(profile, key)
+
+    def delete(self, profile: type[Profile] | str, key: str) -> None:
+        """Remove an object; no error when there is none."""
+        self.engine.objects.delete(profile, key)
+
+    def presigned_put(
+        self,
+        profile: type[Profile] | str,
+        key: str,
+        *,
+        byte_size: int,
+        content_type: str | None = None,
+        checksum: str | Checksum | None = None,
+        expires_in: int | None = None,
+    ) -> PresignedUpload:
+        """A URL to PUT just these bytes at; `expires_in` in seconds. Raises UploadUnsupported, MalformedRequest."""
+        return self.engine.objects.presigned_put(
+            profile, key, byte_size=byte_size, content_type=content_type, checksum=checksum, expires_in=expires_in
+        )
 
     # Repair
 

@@ -11,6 +11,8 @@ from typing import Literal
 
 import uuid6
 
+from flask_rindle.errors import MalformedRequest
+
 KB = 1024
 MB = 1024 * KB
 GB = 1024 * MB
@@ -68,6 +70,16 @@ class Checksum:
             msg = f"not a checksum: {text[:80]!r}"
             raise ValueError(msg)
         return cls("sha256", match[1])
+
+    @classmethod
+    def of(cls, given: str | Checksum | None) -> Checksum | None:
+        """What a caller gives as checksum, parsed. Raises MalformedRequest."""
+        if not isinstance(given, str):
+            return given
+        try:
+            return cls.parse(given)
+        except ValueError as error:
+            raise MalformedRequest("checksum", "must be written sha256:<64 hex digits>") from error
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hex}"

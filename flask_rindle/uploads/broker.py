@@ -40,7 +40,7 @@ from flask_rindle.models.upload import UploadSession
 from flask_rindle.outbox import JobKind, Outbox
 from flask_rindle.profiles import Profile, ProfileRegistry
 from flask_rindle.security.mime import canonical_type, extension_for, kind_of
-from flask_rindle.security.names import clean_filename, incoming_key, sealed_key
+from flask_rindle.security.names import clean_filename, incoming_key, is_staged, sealed_key
 from flask_rindle.sessions import Sessions
 from flask_rindle.storage.base import (
     LinksThroughApp,
@@ -81,16 +81,11 @@ class Announcement:
         """From raw values; MalformedRequest names the field that is wrong."""
         if byte_size is not None and (type(byte_size) is not int or not 0 <= byte_size <= MAX_BYTES):
             raise MalformedRequest("byte_size", "must be a whole number of bytes")
-        if isinstance(checksum, str):
-            try:
-                checksum = Checksum.parse(checksum)
-            except ValueError as error:
-                raise MalformedRequest("checksum", "must be written sha256:<64 hex digits>") from error
         return cls(
             filename=clean_filename(filename),
             content_type=canonical_type(content_type),
             byte_size=byte_size,
-            checksum=checksum,
+            checksum=Checksum.of(checksum),
         )
 
 
@@ -292,7 +287,7 @@ class UploadBroker:
         return presigned
 
     def write_staged(self, storage: str, upload_key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
-        """Store the bytes of a presigned PUT, for a storage that the app serves.
+        """Store the bytes of a presigned PUT, for a storage that the app serves: of an upload, or of a bare key.
 
         Raises SessionClosed, also when the session ended while the bytes came in; nothing is kept then.
         """
@@ -305,9 +300,10 @@ class UploadBroker:
         with self._database.reading() as db_session:
             query = select(UploadSession).filter_by(storage=storage, upload_key=upload_key)
             session = db_session.scalars(query).first()
-        if session is None:
+        if session is not None:
+            self._require_live(session)
+        elif is_staged(upload_key):
             raise NotFound("upload", upload_key)
-        self._require_live(session)
 
     def receive(self, session_id: uuid.UUID, source: BinaryIO) -> Completion:
         """Store what `source` gives and complete the session; a failure fails it and keeps nothing."""

@@ -61,7 +61,7 @@ def s3_site(
                 found = outside.list_objects_v2(Bucket=bucket).get("Contents", [])
                 return {each["Key"]: each["Size"] for each in found}
 
-            app = make_app(profiles=profiles, storages=storages)
+            app = make_app(profiles=profiles, storages=storages, actor=lambda: "ann")
             return Site(app, look, lambda: len(uploads(outside, bucket)))
 
         yield make
@@ -78,7 +78,8 @@ def gcs_site(fake_gcs: FakeGcs, make_app: Callable[..., Flask]) -> Callable[...,
         def look() -> dict[str, int]:
             return {key: len(held.data) for key, held in fake_gcs.objects.items()}
 
-        return Site(make_app(profiles=profiles, storages=storages), look, lambda: len(fake_gcs.open_sessions))
+        app = make_app(profiles=profiles, storages=storages, actor=lambda: "ann")
+        return Site(app, look, lambda: len(fake_gcs.open_sessions))
 
     return make
 
