@@ -79,7 +79,7 @@ def gcs_site(fake_gcs: FakeGcs, make_app: Callable[..., Flask]) -> Callable[...,
             return {key: len(held.data) for key, held in fake_gcs.objects.items()}
 
         app = make_app(profiles=profiles, storages=storages, actor=lambda: "ann")
-        return Site(app, look, lambda: len(fake_gcs.open_sessions))
+        return Site(app, look, lambda: len(fake_gcs.open_sessions), fake_gcs.state.sessions.clear)
 
     return make
 

@@ -45,6 +45,7 @@ class Site:
     app: Flask
     look: Callable[[], dict[str, int]]
     open_uploads: Callable[[], int]
+    forget_uploads: Callable[[], None] = lambda: None  # what a storage does by itself after a week
 
     @property
     def engine(self) -> Engine:
