@@ -85,9 +85,9 @@ describe("problems", () => {
     assert.equal(parseProblem(400, "application/json", "null").detail, messages.refused);
   });
 
-  test("5xx is worth another try, 4xx is not", () => {
-    for (const status of [500, 502, 503, 507]) assert.equal(parseProblem(status, null, "").transient, true);
-    for (const status of [400, 403, 404, 409, 413, 422, 429]) assert.equal(parseProblem(status, null, "").transient, false);
+  test("5xx and being asked to wait are worth another try, other 4xx are not", () => {
+    for (const status of [408, 429, 500, 502, 503, 507]) assert.equal(parseProblem(status, null, "").transient, true);
+    for (const status of [400, 403, 404, 409, 413, 422]) assert.equal(parseProblem(status, null, "").transient, false);
   });
 
   test("Retry-After in seconds and as a date", () => {

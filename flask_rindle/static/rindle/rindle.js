@@ -6,7 +6,10 @@
  *
  * @typedef {{code: string, detail: string}} Trouble
  * @typedef {{url: string, method: string, headers: Record<string, string>, expires_at: string}} Grant
- * @typedef {{id: string, state: string, strategy: string, upload: Grant, events_url: string, state_url: string}} Session
+ * @typedef {Grant & {part_bytes: number, part_count: number, chunk_bytes: number}} Road what the strategy has of these
+ * @typedef {{number: number, byte_size: number}} Part
+ * @typedef {{id: string, state: string, strategy: string, byte_size: number, received_bytes: number, parts?: Part[],
+ *            upload: Road, events_url: string, state_url: string}} Session
  * @typedef {Record<string, string | number | null | undefined>} Attributes
  * @typedef {{sources?: Attributes[], img: Attributes}} Picture
  * @typedef {{asset_id: string, state: string, settled: boolean, variants: Record<string, string>,
@@ -30,6 +33,7 @@ export const messages = {
   queued: "Waiting for its turn",
   starting: "Getting ready",
   sending: "Uploading",
+  pickedUp: "Picking up where it broke off",
   sent: "Sent, waiting for the server",
   checking: "Checking the file",
   processing: "Processing",
@@ -153,7 +157,7 @@ export class Problem extends Error {
 
   /** Worth another try without anybody changing anything. */
   get transient() {
-    return this.code === "network" || this.status >= 500;
+    return this.code === "network" || this.status === 408 || this.status === 429 || this.status >= 500;
   }
 }
 
@@ -180,6 +184,8 @@ function guess(status) {
 export function parseProblem(status, type, text, retryAfter = null) {
   /** @type {Partial<Trouble>} */
   let said = {};
+  // What S3 says to a line that was silent for too long.
+  if (status === 400 && text.includes("<Code>RequestTimeout<")) status = 408;
   try {
     if (/\bjson\b/.test(type ?? "")) said = JSON.parse(text) ?? {};
   } catch {
@@ -316,6 +322,11 @@ class Api {
     return this.call("POST", `/${id}/sign`);
   }
 
+  /** @param {string} id @param {number[]} numbers @returns {Promise<{parts: SignedPart[]}>} */
+  signParts(id, numbers) {
+    return this.call("POST", `/${id}/parts`, { numbers });
+  }
+
   /** @param {string} id @returns {Promise<Session>} */
   complete(id) {
     return this.call("POST", `/${id}/complete`);
@@ -327,7 +338,10 @@ class Api {
   }
 }
 
+/** @typedef {Grant & {number: number}} SignedPart */
+
 const STALLED_AFTER = 30_000;
+const MORE = 308; // a resumable upload that is not at its end
 const SET_BY_THE_BROWSER = new Set(["content-length", "host"]);
 
 /** Reports when nothing has moved for a while. It never stops a transfer: a slow line may be silent for long. */
@@ -350,10 +364,10 @@ class StallWatch {
 /**
  * Sends a body with XMLHttpRequest, because fetch knows no upload progress.
  * @param {{method: string, url: string, headers: Record<string, string>, body: XMLHttpRequestBodyInit, signal: AbortSignal,
- *          onProgress: (loaded: number) => void, onSent: () => void, onStall: () => void}} options
+ *          onProgress: (loaded: number) => void, onStall: () => void}} options `loaded` is Infinity when all has left
  * @returns {Promise<XMLHttpRequest>}
  */
-function transmit({ method, url, headers, body, signal, onProgress, onSent, onStall }) {
+function transmit({ method, url, headers, body, signal, onProgress, onStall }) {
   return new Promise((resolve, reject) => {
     const xhr = new XMLHttpRequest();
     const stall = new StallWatch(onStall);
@@ -368,9 +382,9 @@ function transmit({ method, url, headers, body, signal, onProgress, onSent, onSt
     };
     xhr.upload.onload = () => {
       stall.stop();
-      onSent();
+      onProgress(Infinity);
     };
-    xhr.onload = () => (xhr.status < 300 ? resolve(xhr) : reject(problemOf(xhr)));
+    xhr.onload = () => (xhr.status < 300 || xhr.status === MORE ? resolve(xhr) : reject(problemOf(xhr)));
     xhr.onerror = () => reject(broken());
     xhr.onabort = () => reject(signal.reason);
     xhr.onloadend = () => {
@@ -388,6 +402,208 @@ function problemOf(xhr) {
   const header = (/** @type {string} */ name) => xhr.getResponseHeader(name);
   // A storage on another origin shows Retry-After only if its CORS rules expose it.
   return parseProblem(xhr.status, header("Content-Type"), xhr.responseText, header("Retry-After"));
+}
+
+/* ---------------------------------------------------------- large files */
+
+const LARGE = new Set(["multipart", "resumable"]);
+const PARTS_AT_ONCE = 3;
+const SIGNED_AHEAD = 10;
+const PIECE_BYTES = 16 * 1024 * 1024;
+
+/** Where a part begins and ends; they are numbered from 1. @param {number} number @param {number} partBytes @param {number} size */
+export function partRange(number, partBytes, size) {
+  return [(number - 1) * partBytes, Math.min(number * partBytes, size)];
+}
+
+/**
+ * The numbers of the parts that the storage does not have whole.
+ * @param {{part_bytes: number, part_count: number}} layout @param {number} size @param {Part[]} [parts] what it has
+ */
+export function missingParts({ part_bytes, part_count }, size, parts = []) {
+  const there = new Map(parts.map((part) => [part.number, part.byte_size]));
+  const all = Array.from({ length: part_count }, (_, index) => index + 1);
+  return all.filter((number) => {
+    const [start, end] = partRange(number, part_bytes, size);
+    return there.get(number) !== end - start;
+  });
+}
+
+/** Where a piece of a resumable upload ends. @param {number} start @param {number} size @param {number} chunkBytes */
+export function pieceEnd(start, size, chunkBytes) {
+  return Math.min(start + chunkBytes * Math.max(1, Math.floor(PIECE_BYTES / chunkBytes)), size);
+}
+
+/** How many bytes a Range header says to be there; null when it says nothing. @param {string | null} value */
+export function parseRange(value) {
+  const match = /^bytes=0-(\d+)$/.exec(value ?? "");
+  return match && Number(match[1]) + 1;
+}
+
+/** Counts what has been sent while several parts are on their way. */
+export class Tally {
+  /** @type {Map<number, number>} */
+  running = new Map();
+
+  /** @param {number} done */
+  constructor(done) {
+    this.done = done;
+  }
+
+  get loaded() {
+    return [...this.running.values()].reduce((sum, loaded) => sum + loaded, this.done);
+  }
+
+  /** @param {number} number @param {number} bytes */
+  finish(number, bytes) {
+    this.running.delete(number);
+    this.done += bytes;
+  }
+}
+
+/** The URLs of parts: asked for a batch ahead, and each handed out once, because the next try may need a fresh one. */
+export class Signatures {
+  /** @type {Map<number, Promise<{parts: SignedPart[]}>>} */
+  #ready = new Map();
+
+  /** @param {number[]} numbers @param {(numbers: number[]) => Promise<{parts: SignedPart[]}>} sign */
+  constructor(numbers, sign) {
+    this.rest = numbers;
+    this.sign = sign;
+  }
+
+  /** @param {number} number @returns {Promise<SignedPart>} */
+  async take(number) {
+    const batch = this.#ready.get(number) ?? this.#ask(number);
+    this.#ready.delete(number);
+    try {
+      return /** @type {SignedPart} */ ((await batch).parts.find((part) => part.number === number));
+    } catch (error) {
+      this.drop();
+      throw error;
+    }
+  }
+
+  /** Forgets what is at hand: it is as old as the one that was refused. */
+  drop() {
+    this.rest = [...this.#ready.keys(), ...this.rest];
+    this.#ready.clear();
+  }
+
+  /** @param {number} number */
+  #ask(number) {
+    const numbers = [number, ...this.rest.filter((other) => other !== number)].slice(0, SIGNED_AHEAD);
+    const batch = this.sign(numbers);
+    this.rest = this.rest.filter((other) => !numbers.includes(other));
+    for (const other of numbers) this.#ready.set(other, batch);
+    return batch;
+  }
+}
+
+/**
+ * Does a task for each item, a few at once. The first failure stops the others.
+ * @template T
+ * @param {T[]} items @param {number} limit @param {(item: T, signal: AbortSignal) => Promise<unknown>} task
+ * @param {AbortSignal} signal
+ */
+export async function inParallel(items, limit, task, signal) {
+  const stop = new AbortController();
+  signal.addEventListener("abort", () => stop.abort(signal.reason), { signal: stop.signal });
+  const rest = items.values();
+  const lane = async () => {
+    for (const item of rest) await task(item, stop.signal);
+  };
+  try {
+    await Promise.all(Array.from({ length: limit }, lane));
+  } finally {
+    stop.abort();
+  }
+}
+
+/**
+ * A storage answers 403 to a URL that has expired: then once more, with a fresh one.
+ * @template G, T
+ * @param {() => Promise<G>} take @param {(grant: G) => Promise<T>} put @param {() => void} [drop]
+ */
+export async function withGrant(take, put, drop = () => {}) {
+  try {
+    return await put(await take());
+  } catch (error) {
+    if (!(error instanceof Problem) || error.status !== 403) throw error;
+    drop();
+    return put(await take());
+  }
+}
+
+const MARK = "rindle-upload:";
+const REMEMBERED_FOR = 7 * 86_400_000;
+
+/** 64 bits of a text, so that no file's name stands in a shared browser. @param {string} text */
+function digest(text) {
+  let [high, low] = [0x811c9dc5, 0x41c6ce57];
+  for (let index = 0; index < text.length; index += 1) {
+    high = Math.imul(high ^ text.charCodeAt(index), 0x01000193);
+    low = Math.imul(low ^ text.charCodeAt(index), 0x5bd1e995);
+  }
+  return (high >>> 0).toString(36) + (low >>> 0).toString(36);
+}
+
+/** Which session a file was being sent in, for when the page was left or the tab crashed. A browser that forgets is no error. */
+export class Memory {
+  /** Sessions of this page: the same file chosen twice is two uploads. @type {Set<string>} */
+  static inHand = new Set();
+
+  /** @param {string} url */
+  constructor(url) {
+    this.url = url;
+    this.#try((store) => {
+      for (const key of Object.keys(store)) if (key.startsWith(MARK) && !this.#read(store, key)) store.removeItem(key);
+    });
+  }
+
+  /** @param {File} file @returns {string | undefined} */
+  take(file) {
+    const id = this.#try((store) => this.#read(store, this.#key(file)));
+    if (!id || Memory.inHand.has(id)) return undefined;
+    Memory.inHand.add(id);
+    return id;
+  }
+
+  /** @param {File} file @param {string} id */
+  keep(file, id) {
+    Memory.inHand.add(id);
+    this.#try((store) => store.setItem(this.#key(file), JSON.stringify({ id, at: Date.now() })));
+  }
+
+  /** @param {File} file @param {string} id another one stays */
+  forget(file, id) {
+    const key = this.#key(file);
+    this.#try((store) => this.#read(store, key) === id && store.removeItem(key));
+  }
+
+  /** @param {File} file */
+  #key({ name, size, lastModified, type }) {
+    return MARK + digest([this.url, name, size, lastModified, type].join("\n"));
+  }
+
+  /** @param {Storage} store @param {string} key @returns {string | undefined} nothing that is too old */
+  #read(store, key) {
+    try {
+      const { id, at } = JSON.parse(store.getItem(key) ?? "{}");
+      return Date.now() - at < REMEMBERED_FOR ? id : undefined;
+    } catch {
+      return undefined; // somebody else wrote it
+    }
+  }
+
+  /** @param {(store: Storage) => any} use */
+  #try(use) {
+    try {
+      return use(localStorage);
+    } catch {
+      return undefined; // private, full or forbidden
+    }
+  }
 }
 
 /* -------------------------------------------------------------- readiness */
@@ -608,25 +824,43 @@ async function drawPreview(canvas, file) {
 
 const UNDER_WAY = new Set(["queued", "starting", "sending", "sent", "waiting"]);
 const AT_THE_SERVER = new Set(["uploaded", "verifying", "completed"]);
+const NEEDS_RELOAD = new Set(["ticket_used", "ticket_expired", "ticket_invalid"]);
+const LOST = new Set([404, 410]);
+const ALREADY_THERE = 412;
 const OVER = new Set(["aborted", "expired", "failed"]);
 /** Refusals that sending the same file anew can mend. */
 const SEND_ANEW = new Set(["size_mismatch", "checksum_mismatch", "content_changed", "session_closed", "upload_incomplete"]);
 
+/** @param {unknown} error @returns {undefined} an upload that nobody knows any more; other errors are thrown */
+function unlessLost(error) {
+  if (error instanceof Problem && (LOST.has(error.status) || error.status === 409)) return undefined;
+  throw error;
+}
+
 /** One file on its way. `state` is the step, `message` the text for it. */
-class Transfer {
+export class Transfer {
   /** @type {AbortController | undefined} */
   abort;
   /** @type {Watcher | undefined} */
   watcher;
   /** What the picture in place was built from. @type {string | undefined} */
   shown;
-  resigned = false;
-  posted = false;
+  /** Bytes may have left already in this session. */
+  begun = false;
+  pickedUp = false;
+  /** The session of a former page. @type {string | undefined} */
+  remembered;
+  /** Has begun anew by itself, which helps once. */
+  renewed = false;
+  /** @type {Tally | undefined} */
+  tally;
+  movedAt = 0;
 
-  /** @param {File} file @param {Api} api @param {Host} host */
-  constructor(file, api, host) {
+  /** @param {File} file @param {Api} api @param {Memory} memory @param {Host} host */
+  constructor(file, api, memory, host) {
     this.file = file;
     this.api = api;
+    this.memory = memory;
     this.host = host;
     this.state = "queued";
     this.message = messages.queued;
@@ -651,6 +885,11 @@ class Transfer {
     return ["checking", "processing", "ready"].includes(this.state);
   }
 
+  /** Trouble after which the same session may go on, here or on another visit. */
+  get isPassing() {
+    return (this.problem instanceof Problem && this.problem.transient) || NEEDS_RELOAD.has(this.problem?.code ?? "");
+  }
+
   get canRetry() {
     const problem = this.problem;
     return problem instanceof Problem && !this.watcher && (problem.transient || SEND_ANEW.has(problem.code));
@@ -666,23 +905,52 @@ class Transfer {
   async run() {
     if (this.state !== "queued") return;
     const { signal } = (this.abort = new AbortController());
-    this.resigned = false;
+    this.renewed = false;
     try {
-      await this.after;
-      await this.persist(() => this.open(), signal);
-      if (!this.arrived) await this.persist(() => this.deliver(signal), signal);
-      this.arrived = true;
-      await this.persist(() => this.complete(), signal);
+      await this.arrive(signal);
       this.watch();
     } catch (error) {
       if (!signal.aborted) this.fail(error);
     }
   }
 
-  /** @template T @param {() => Promise<T>} step @param {AbortSignal} signal */
+  /** From here to the server, with what can be mended on the way. @param {AbortSignal} signal */
+  async arrive(signal) {
+    for (let chances = RETRIES; ; chances -= 1) {
+      try {
+        await this.after;
+        await this.persist(() => this.open(), signal);
+        if (!this.arrived) await this.deliver(signal);
+        this.arrived = true;
+        return await this.persist(() => this.complete(), signal);
+      } catch (error) {
+        if (signal.aborted || !chances || !this.mend(error)) throw error;
+      }
+    }
+  }
+
+  /** Whether the rest of a large file, or all of it in a new session, can still be sent. @param {unknown} error */
+  mend(error) {
+    if (!(error instanceof Problem) || !this.isLarge) return false;
+    if (error.code === "upload_incomplete") {
+      this.arrived = false;
+      return true;
+    }
+    if (this.renewed || !(LOST.has(error.status) || error.code === "session_closed")) return false;
+    this.renewed = true;
+    this.forget();
+    return true;
+  }
+
+  get isLarge() {
+    return LARGE.has(this.session?.strategy ?? "");
+  }
+
+  /** Says that it waits only when nothing else of the file is moving. @template T @param {() => Promise<T>} step @param {AbortSignal} signal */
   async persist(step, signal) {
-    const onWait = (/** @type {"offline" | "retrying"} */ why, /** @type {number} */ ms) =>
-      this.set("waiting", why, { seconds: Math.ceil(ms / 1000) });
+    const onWait = (/** @type {"offline" | "retrying"} */ why, /** @type {number} */ ms) => {
+      if (why === "offline" || !this.tally?.running.size) this.set("waiting", why, { seconds: Math.ceil(ms / 1000) });
+    };
     signal.throwIfAborted();
     const result = await persist(step, { signal, onWait });
     signal.throwIfAborted();
@@ -693,45 +961,134 @@ class Transfer {
   async open() {
     if (this.session) return;
     this.set("starting");
-    this.opening ??= this.api.open(this.file);
+    this.opening ??= this.pickUp();
     try {
       this.session = await this.opening;
     } catch (error) {
       this.opening = undefined;
       throw error;
     }
+    if (this.isLarge) this.memory.keep(this.file, this.session.id);
   }
 
-  /** @param {AbortSignal} signal */
+  /** The session that a former page began for this file, or a new one. @returns {Promise<Session>} */
+  async pickUp() {
+    const id = (this.remembered ??= this.memory.take(this.file));
+    const known = id ? await this.api.look(id).catch(unlessLost) : undefined;
+    if (known && !OVER.has(known.state) && known.byte_size === this.file.size) {
+      this.begun = this.pickedUp = true;
+      return known;
+    }
+    if (id) this.memory.forget(this.file, id);
+    return this.api.open(this.file);
+  }
+
+  /** @param {AbortSignal} signal @returns {Promise<unknown>} */
   deliver(signal) {
     const { strategy } = this.known();
-    if (strategy === "presigned_put") return this.deliverPut(signal);
-    if (strategy === "form") return this.deliverForm(signal);
+    if (strategy === "multipart") return this.deliverParts(signal);
+    if (strategy === "resumable") return this.deliverPieces(signal);
+    if (strategy === "presigned_put") return this.persist(() => this.deliverPut(signal), signal);
+    if (strategy === "form") return this.persist(() => this.deliverForm(signal), signal);
     throw new Problem({ status: 422, code: "upload_unsupported", detail: messages.upload_unsupported });
   }
 
-  /** @param {AbortSignal} signal */
+  /** A URL that was used is not used again: one that has expired may look like a line that breaks. @param {AbortSignal} signal */
   async deliverPut(signal) {
+    const session = this.known();
+    const take = async () => {
+      if (this.begun) Object.assign(session, await this.api.sign(session.id));
+      this.begun = true;
+      return session.upload;
+    };
     try {
-      await this.send(this.file, this.known().upload.headers, signal);
+      await withGrant(take, (grant) => this.send(grant, this.file, signal));
     } catch (error) {
-      if (!(error instanceof Problem) || error.status !== 403 || this.resigned) throw error;
-      Object.assign(this.known(), await this.api.sign(this.known().id));
-      this.resigned = true;
-      await this.send(this.file, this.known().upload.headers, signal);
+      if (!(error instanceof Problem) || error.status !== ALREADY_THERE) throw error;
     }
   }
 
   /** A form post is not repeatable, so after a break the server is asked what it has. @param {AbortSignal} signal */
   async deliverForm(signal) {
-    if (this.posted && (await this.isAtTheServer())) return;
-    this.posted = true;
+    if (this.begun && (await this.isAtTheServer())) return;
+    this.begun = true;
     const body = new FormData();
     body.append("ticket", this.api.ticket);
     body.append("session", this.known().id);
     body.append("file", this.file);
-    const xhr = await this.send(body, { Accept: "application/json" }, signal);
+    const { upload } = this.known();
+    const xhr = await this.send({ ...upload, headers: { Accept: "application/json" } }, body, signal);
     Object.assign(this.known(), JSON.parse(xhr.responseText));
+  }
+
+  /** Sends what the storage does not have, several parts at once, each with its own patience. @param {AbortSignal} signal */
+  async deliverParts(signal) {
+    if (this.begun && (await this.persist(() => this.isAtTheServer(), signal))) return;
+    this.begun = true;
+    const { id, upload, parts } = this.known();
+    const { size } = this.file;
+    const missing = missingParts(upload, size, parts);
+    const signatures = new Signatures(missing, (numbers) => this.api.signParts(id, numbers));
+    const bytes = (/** @type {number} */ number) => partRange(number, upload.part_bytes, size);
+    const tally = (this.tally = new Tally(missing.map(bytes).reduce((rest, [start, end]) => rest - (end - start), size)));
+    this.progress(tally.loaded);
+    await inParallel(
+      missing,
+      PARTS_AT_ONCE,
+      (number, stop) => this.persist(() => this.deliverPart(number, bytes(number), signatures, stop), stop),
+      signal,
+    );
+  }
+
+  /**
+   * @param {number} number @param {number[]} range @param {Signatures} signatures @param {AbortSignal} signal
+   */
+  async deliverPart(number, [start, end], signatures, signal) {
+    const tally = /** @type {Tally} */ (this.tally);
+    const count = (/** @type {number} */ loaded) => {
+      tally.running.set(number, loaded);
+      this.progress(tally.loaded);
+    };
+    const put = (/** @type {SignedPart} */ grant) => this.send(grant, this.file.slice(start, end), signal, count);
+    try {
+      await withGrant(() => signatures.take(number), put, () => signatures.drop());
+      tally.finish(number, end - start);
+    } finally {
+      tally.running.delete(number);
+    }
+  }
+
+  /** Sends one piece after the other; after every break the storage says where to go on. @param {AbortSignal} signal */
+  async deliverPieces(signal) {
+    let from = 0;
+    let sure = !this.begun;
+    const step = async () => {
+      if (!sure) from = await this.received();
+      sure = false;
+      this.begun = true;
+      if (from < this.file.size) from = await this.deliverPiece(from, signal);
+      sure = true;
+    };
+    do await this.persist(step, signal);
+    while (from < this.file.size);
+  }
+
+  /** @param {number} from @param {AbortSignal} signal @returns {Promise<number>} how much is there afterwards */
+  async deliverPiece(from, signal) {
+    const { size } = this.file;
+    const { url, chunk_bytes } = this.known().upload;
+    const to = pieceEnd(from, size, chunk_bytes);
+    const grant = { url, method: "PUT", headers: { "Content-Range": `bytes ${from}-${to - 1}/${size}` } };
+    const xhr = await this.send(grant, this.file.slice(from, to), signal, (loaded) => this.progress(from + loaded));
+    if (xhr.status !== MORE) return size;
+    // Without the header nothing is there, or CORS hides it.
+    const there = parseRange(xhr.getResponseHeader("Range")) ?? (await this.received());
+    if (there <= from) throw broken();
+    return there;
+  }
+
+  async received() {
+    return (await this.isAtTheServer()) ? this.file.size : this.known().received_bytes;
   }
 
   async isAtTheServer() {
@@ -742,27 +1099,29 @@ class Transfer {
     return AT_THE_SERVER.has(session.state);
   }
 
-  /** @param {XMLHttpRequestBodyInit} body @param {Record<string, string>} headers @param {AbortSignal} signal */
-  send(body, headers, signal) {
-    const { method, url } = this.known().upload;
-    this.progress(0);
-    return transmit({
-      method,
-      url,
-      headers,
-      body,
-      signal,
-      onProgress: (loaded) => this.progress(loaded),
-      onSent: () => this.set("sent"),
-      onStall: () => this.set("sending", "stalled"),
-    });
+  /**
+   * @param {Pick<Grant, "method" | "url" | "headers">} grant @param {Blob | FormData} body @param {AbortSignal} signal
+   * @param {(loaded: number) => void} [count]
+   */
+  send({ method, url, headers }, body, signal, count = (loaded) => this.progress(loaded)) {
+    const most = body instanceof Blob ? body.size : Infinity;
+    const onProgress = (/** @type {number} */ loaded) => count(Math.min(loaded, most));
+    onProgress(0);
+    return transmit({ method, url, headers, body, signal, onProgress, onStall: () => this.stalled() });
+  }
+
+  /** Parts that stand still while others move are no news. */
+  stalled() {
+    if (performance.now() - this.movedAt > STALLED_AFTER / 2) this.set("sending", "stalled");
   }
 
   /** All bytes handed over is not all bytes arrived. @param {number} loaded */
   progress(loaded) {
     const total = this.file.size;
+    this.movedAt = performance.now();
     this.loaded = Math.min(loaded, total);
-    this.set(this.loaded < total ? "sending" : "sent");
+    if (this.loaded < total) this.set("sending", this.pickedUp ? "pickedUp" : "sending");
+    else this.set("sent");
     this.host.emit("progress", { loaded: this.loaded, total, file: this.file });
   }
 
@@ -775,6 +1134,7 @@ class Transfer {
 
   watch() {
     const session = this.known();
+    this.unremember();
     this.host.emit("uploaded", { session, file: this.file });
     this.set("processing");
     this.watcher = new Watcher({
@@ -803,6 +1163,7 @@ class Transfer {
   fail(error) {
     if (!(error instanceof Problem) && error instanceof Error) console.error(error);
     this.problem = error instanceof Error && !(error instanceof Problem) ? guess(500) : /** @type {Problem} */ (error);
+    if (!this.isPassing) this.unremember();
     this.state = "error";
     this.message = this.problem.detail;
     this.host.changed(this);
@@ -838,9 +1199,14 @@ class Transfer {
 
   /** Ends the session, so that the next attempt opens another one. */
   forget() {
+    this.unremember();
     this.after = this.release();
-    this.session = this.opening = undefined;
-    this.arrived = this.posted = false;
+    this.session = this.opening = this.remembered = undefined;
+    this.arrived = this.begun = this.pickedUp = false;
+  }
+
+  unremember() {
+    if (this.session) this.memory.forget(this.file, this.session.id);
   }
 
   /** Removes what the server has of an unfinished upload. */
@@ -855,6 +1221,7 @@ class Transfer {
     if (this.watcher || this.accepted) return;
     this.state = "cancelled";
     this.abort?.abort();
+    this.unremember();
     await this.release();
   }
 }
@@ -926,7 +1293,6 @@ function icon(name) {
 }
 
 const BUSY = new Set(["starting", "sent", "checking", "processing"]);
-const NEEDS_RELOAD = new Set(["ticket_used", "ticket_expired", "ticket_invalid"]);
 
 /** The buttons that apply. @param {Transfer} transfer @returns {string[]} */
 function actionsFor(transfer) {
@@ -1066,6 +1432,8 @@ export class RindleUpload extends Base {
   input = /** @type {any} */ (undefined);
   /** @type {Api} */
   api = /** @type {any} */ (undefined);
+  /** @type {Memory} */
+  memory = /** @type {any} */ (undefined);
   /** @type {HTMLElement} */
   list = /** @type {any} */ (undefined);
   /** @type {HTMLElement} */
@@ -1113,6 +1481,7 @@ export class RindleUpload extends Base {
     this.input = input;
     this.hints = input.getAttribute("aria-describedby") ?? "";
     this.api = new Api(this.dataset.uploadsUrl ?? "", new FormData(form).get("ticket")?.toString() ?? "");
+    this.memory = new Memory(this.api.url);
     this.list = element("ul", { class: "rindle-list", "aria-label": messages.files });
     this.live = element("p", { class: "rindle-live", role: "status", "aria-live": "polite" });
     this.#dress(form, input);
@@ -1175,7 +1544,7 @@ export class RindleUpload extends Base {
 
   /** @param {File} file */
   #begin(file) {
-    const transfer = new Transfer(file, this.api, {
+    const transfer = new Transfer(file, this.api, this.memory, {
       changed: (t) => this.#changed(t),
       enqueue: (t) => this.#enqueue(t),
       place: (t, picture) => this.#place(t, picture),
