@@ -103,7 +103,7 @@ class Download:
         if answer.status_code < HTTPStatus.BAD_REQUEST or self._is_past_the_end(answer):
             return answer
         with answer:
-            raise from_http_status(answer.status_code, answer.text[:500])
+            raise from_http_status(answer.status_code, answer.text[:500], response=answer)
 
     def _url(self) -> str:
         options = self._connection.options

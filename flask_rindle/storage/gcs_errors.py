@@ -75,7 +75,7 @@ def meaning(storage: str, key: str, error: BaseException) -> StorageError:
 
 def _of_answer(storage: str, key: str, error: GoogleAPICallError) -> StorageError:
     status = int(error.code or 0)
-    reasons = [str(found.get("reason")) for found in error.errors if isinstance(found, dict)]
+    reasons = _reasons(error)
     if status == HTTPStatus.NOT_FOUND and BUCKET_MISSING in str(error):
         return StorageError(storage, key, "the bucket does not exist")
     for reason in filter(REASONS.__contains__, reasons):
@@ -85,6 +85,17 @@ def _of_answer(storage: str, key: str, error: GoogleAPICallError) -> StorageErro
     if status in MEANINGS:
         return MEANINGS[status](storage, key)
     return StorageError(storage, key, f"the request was refused with status {status}")
+
+
+def _reasons(error: GoogleAPICallError) -> list[str]:
+    """Google's words for it. The client parses them for some requests only."""
+    told = error.errors
+    if not told and isinstance(error.response, requests.Response):
+        try:
+            told = error.response.json()["error"]["errors"]
+        except (ValueError, LookupError, TypeError):  # a proxy's page, or none
+            return []
+    return [str(found.get("reason")) for found in told if isinstance(found, dict)]
 
 
 def redact(text: str) -> str:

@@ -82,7 +82,7 @@ class Sessions:
         else:
             if answer.status_code in expected:
                 return answer
-            raise from_http_status(answer.status_code, f"the upload session answered {answer.reason}")
+            raise from_http_status(answer.status_code, "refused by the upload session", response=answer)
         raise failure  # outside of the handler, or the original would be its context and be printed
 
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from itertools import chain
 from typing import Any, BinaryIO
 
 import google_crc32c
 
 from flask_rindle.errors import StorageError
+from flask_rindle.storage.base import CHUNK_BYTES
 from flask_rindle.storage.gcs_errors import translate
 from flask_rindle.storage.gcs_sessions import Sessions
 from flask_rindle.types import MB
 
 PIECE_BYTES = 8 * MB  # a multiple of 256 KB, which is what Google commits
-
-Pieces = Iterable[tuple[bytes, bool]]
 
 
 class Upload:
@@ -35,24 +33,24 @@ class Upload:
 
     def send(self, source: BinaryIO, start: Callable[[], str]) -> Mapping[str, Any]:
         """The object that was made of all that `source` gives. Its own errors pass unchanged, and nothing is left."""
-        pieces = pieces_of(source)
-        first = next(pieces)
-        uri = start()
-        try:
-            return self._fill(uri, chain([first], pieces))
-        except BaseException:
-            self._drop(uri)
-            raise
-
-    def _fill(self, uri: str, pieces: Pieces) -> Mapping[str, Any]:
         made: Mapping[str, Any] | None = None
-        at = 0
-        for piece, last in pieces:
-            with translate(self._storage, self._key):
-                made = self._sessions.send(uri, piece, at=at, last=last)
-            self._crc32c.update(piece)
-            at += len(piece)
+        uri, at = "", 0
+        try:
+            for piece, last in pieces_of(source):
+                uri = uri or start()
+                made = self._send(uri, piece, at=at, last=last)
+                at += len(piece)
+                del piece  # before the next one is read, or there would be two
+        except BaseException:
+            if uri:
+                self._drop(uri)
+            raise
         return made or {}
+
+    def _send(self, uri: str, piece: bytes, *, at: int, last: bool) -> Mapping[str, Any] | None:
+        self._crc32c.update(piece)
+        with translate(self._storage, self._key):
+            return self._sessions.send(uri, piece, at=at, last=last)
 
     def _drop(self, uri: str) -> None:
         # What went wrong before is what the caller is to hear, and Google forgets the session in a week.
@@ -64,8 +62,14 @@ def pieces_of(source: BinaryIO) -> Iterator[tuple[bytes, bool]]:
     """Pieces of the one size and a shorter last one, which may be empty; and whether it is the last."""
     last = False
     while not last:
-        piece = bytearray()
-        while len(piece) < PIECE_BYTES and (chunk := source.read(PIECE_BYTES - len(piece))):
-            piece += chunk
+        piece = _read_piece(source)
         last = len(piece) < PIECE_BYTES
-        yield bytes(piece), last
+        yield piece, last
+        del piece  # as above
+
+
+def _read_piece(source: BinaryIO) -> bytes:
+    piece = bytearray()
+    while len(piece) < PIECE_BYTES and (chunk := source.read(min(CHUNK_BYTES, PIECE_BYTES - len(piece)))):
+        piece += chunk
+    return bytes(piece)
