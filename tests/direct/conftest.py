@@ -6,7 +6,6 @@ import io
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -49,22 +48,22 @@ def fake_gcs() -> Iterator[FakeGcs]:
 @pytest.fixture
 def s3_site(
     localstack: S3Server, make_bucket: Callable[[S3Server], str], make_app: Callable[..., Flask]
-) -> Iterator[Callable[..., Site]]:
+) -> Callable[..., Site]:
     """`s3_site(**options)`: an app with a bucket of its own on a real S3 server."""
-    with closing(localstack.client()) as outside:
+    outside = localstack.client
 
-        def make(profiles: Any = (Picture, Film), **options: Any) -> Site:
-            bucket = make_bucket(localstack)
-            storages = {"default": {"backend": "s3", **localstack.options(bucket, **options)}}
+    def make(profiles: Any = (Picture, Film), **options: Any) -> Site:
+        bucket = make_bucket(localstack)
+        storages = {"default": {"backend": "s3", **localstack.options(bucket, **options)}}
 
-            def look() -> dict[str, int]:
-                found = outside.list_objects_v2(Bucket=bucket).get("Contents", [])
-                return {each["Key"]: each["Size"] for each in found}
+        def look() -> dict[str, int]:
+            found = outside.list_objects_v2(Bucket=bucket).get("Contents", [])
+            return {each["Key"]: each["Size"] for each in found}
 
-            app = make_app(profiles=profiles, storages=storages, actor=lambda: "ann")
-            return Site(app, look, lambda: len(uploads(outside, bucket)))
+        app = make_app(profiles=profiles, storages=storages, actor=lambda: "ann")
+        return Site(app, look, lambda: len(uploads(outside, bucket)))
 
-        yield make
+    return make
 
 
 @pytest.fixture
