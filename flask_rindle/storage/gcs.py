@@ -7,6 +7,7 @@ Without the key of a service account nothing can be signed here, so those abilit
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 WEEK = timedelta(days=7)
 OVERWRITES = 5  # how often an object may be overwritten under our hands before we give up
+_ORIGIN = re.compile(r"https?://[^\s/*@?#]+")
 CORS_METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS")
 CORS_HEADERS = (
     "Content-Type",
@@ -279,8 +281,7 @@ def _signable(expires_in: timedelta) -> timedelta:
 
 def _exact(origin: str) -> str:
     """The origin, if it is one as browsers write it; a ValueError says what to write instead."""
-    parts = urlsplit(origin)
-    if "*" in origin or not parts.hostname or origin != f"{parts.scheme}://{parts.netloc}" or "@" in parts.netloc:
+    if not _ORIGIN.fullmatch(origin):
         msg = f"{origin!r} is no exact origin; write one such as https://app.example.com"
         raise ValueError(msg)
     return origin

@@ -49,19 +49,21 @@ class Connection:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        kind = service_account.Credentials if options.is_google else KeyElsewhere
-        self.signer = kind.from_service_account_info(options.key) if options.key else None
+        self.signer = _signer(options)
         logging.getLogger("urllib3.connectionpool").addFilter(HIDES_SECRETS)
+        self._open: tuple[Any, Any, requests.Session] | None = None
+        self._left: list[object] = []
         self.start_afresh()
         renew_after_fork(self)
 
     def start_afresh(self) -> None:
         """Share no socket with the process that was forked.
 
-        The old pools are only forgotten: another thread may have held their locks, and closing waits for them.
+        Its pools are put aside and not closed: another thread may have held their locks, and closing waits for them.
         """
         self._lock = Lock()
-        self._open: tuple[Any, Any, requests.Session] | None = None
+        self._left.append(self._open)
+        self._open = None
 
     @property
     def client(self) -> Any:
@@ -125,3 +127,15 @@ class Connection:
         # Google's own search: a file, gcloud, the machine's metadata.
         found, project = google.auth.default(scopes=SCOPES)
         return found, options.project or project
+
+
+def _signer(options: Options) -> Any:
+    """The service account's key, ready to sign; None without one."""
+    if options.key is None:
+        return None
+    kind = service_account.Credentials if options.is_google else KeyElsewhere
+    try:
+        return kind.from_service_account_info(options.key)
+    except ValueError:
+        msg = "the private_key of credentials is none; write the dict of the JSON that Google made, or its path"
+        raise ValueError(msg) from None
