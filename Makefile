@@ -36,3 +36,5 @@ bench: ## measure, against others in the same run; PostgreSQL, MariaDB, Redis an
 	@scripts/venv test,bench
 	@$(BIN) benchmarks/variants.py
 	@$(BIN) benchmarks/jobs.py
+	@scripts/s3-server
+	@$(BIN) benchmarks/uploads.py
