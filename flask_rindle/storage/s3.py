@@ -35,7 +35,7 @@ from flask_rindle.storage.s3_objects import object_headers, plain_etag, stored_o
 from flask_rindle.storage.s3_options import S3Options, is_web_origin
 from flask_rindle.storage.s3_reading import read_range, save
 from flask_rindle.storage.s3_signing import LONGEST, presign, put_params, sent_headers, whole_seconds
-from flask_rindle.storage.s3_writing import abort, abort_all, complete, put_stream, read_part, send_part
+from flask_rindle.storage.s3_writing import abort, abort_all, complete, put_stream, read_part, send_part, start
 from flask_rindle.types import GB, ByteRange
 
 LARGEST_PUT_BYTES = 5 * GB
@@ -150,7 +150,7 @@ class S3(Storage, PresignsPut, UploadsParts, Promotes, ConfiguresCors):
     def start_parts(self, key: str, terms: UploadTerms) -> str:
         """Begin an upload; its id at the server."""
         headers = self._headers(self._check(key), terms.content_type, public=terms.public)
-        return str(self.bucket.call("create_multipart_upload", key, headers)["UploadId"])
+        return start(self.bucket, key, headers)
 
     def presign_part(
         self, key: str, upload_id: str, number: int, *, size_bytes: int, expires_in: timedelta

@@ -127,12 +127,19 @@ class Bucket:
                 raise StorageError(self.storage, self.options.bucket, "there is no such bucket") from error
 
 
+def _addressing(options: S3Options) -> dict[str, str]:
+    if options.path_style is None and options.endpoint_url is not None:
+        return {}
+    # Left to itself, the SDK signs for an address of AWS that redirects to the region's: browsers do not follow.
+    return {"addressing_style": "path" if options.path_style else "virtual"}
+
+
 def _config(options: S3Options) -> Any:
     from botocore.config import Config
 
     return Config(
         signature_version="s3v4",
-        s3={} if options.path_style is None else {"addressing_style": "path" if options.path_style else "virtual"},
+        s3=_addressing(options),
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},

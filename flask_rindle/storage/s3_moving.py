@@ -14,7 +14,7 @@ from flask_rindle.errors import ObjectChanged, ObjectNotFound
 from flask_rindle.storage.base import Part, StoredObject
 from flask_rindle.storage.s3_bucket import Bucket
 from flask_rindle.storage.s3_objects import object_headers, plain_etag, quoted, stored_object
-from flask_rindle.storage.s3_writing import abort_quietly, complete_marked
+from flask_rindle.storage.s3_writing import abort_quietly, complete_marked, start
 from flask_rindle.types import GB
 
 LARGEST_COPY_BYTES = 5 * GB
@@ -80,7 +80,7 @@ class Move:
         return plain_etag(self.bucket.call("copy_object", self.target_key, params)["CopyObjectResult"])
 
     def _copy_parts(self, size: int, headers: Mapping[str, Any]) -> str:
-        upload_id = str(self.bucket.call("create_multipart_upload", self.target_key, headers)["UploadId"])
+        upload_id = start(self.bucket, self.target_key, headers)
         try:
             starts = range(0, size, COPY_PART_BYTES)
             with ThreadPoolExecutor(COPIES_AT_ONCE, "rindle-copy") as threads:

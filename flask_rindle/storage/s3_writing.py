@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import time
 import uuid
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from datetime import timedelta
 from itertools import count
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from flask_rindle.errors import StorageError, StorageUnavailable, UploadGone
 from flask_rindle.storage.base import CHUNK_BYTES, Part
@@ -80,6 +82,25 @@ def size_of(body: Body) -> int:
     return size
 
 
+def start(bucket: Bucket, key: str, headers: Mapping[str, Any]) -> str:
+    """Begin an upload; its id."""
+    began = time.monotonic()
+    answer = bucket.call("create_multipart_upload", key, headers)
+    upload_id = str(answer["UploadId"])
+    if answer["ResponseMetadata"].get("RetryAttempts"):
+        _abort_unanswered(bucket, key, upload_id, timedelta(seconds=time.monotonic() - began + 1))
+    return upload_id
+
+
+def _abort_unanswered(bucket: Bucket, key: str, upload_id: str, lately: timedelta) -> None:
+    """Remove uploads that the SDK began before it had an answer: those of the time that it took."""
+    uploads = list(uploads_under(bucket, key))
+    begun = {upload["UploadId"]: upload["Initiated"] for upload in uploads}
+    for other, when in begun.items():
+        if other != upload_id and upload_id in begun and when >= begun[upload_id] - lately:
+            abort_quietly(bucket, key, other)
+
+
 def send_part(bucket: Bucket, key: str, upload_id: str, number: int, body: Body) -> Part:
     """Send one part, and let go of it. Raises UploadGone."""
     try:
@@ -126,13 +147,17 @@ def abort(bucket: Bucket, key: str, upload_id: str) -> None:
 
 def abort_all(bucket: Bucket, key: str) -> None:
     """Remove the parts of every upload under the key."""
+    for upload in list(uploads_under(bucket, key)):
+        abort(bucket, key, upload["UploadId"])
+
+
+def uploads_under(bucket: Bucket, key: str) -> Iterator[dict[str, Any]]:
+    """The uploads under just this key that are not over."""
     place: Mapping[str, str] = {}
     while True:
         with bucket.translate(key):
             page = bucket.client().list_multipart_uploads(Bucket=bucket.options.bucket, Prefix=key, **place)
-        for upload in page.get("Uploads", ()):
-            if upload["Key"] == key:
-                abort(bucket, key, upload["UploadId"])
+        yield from (upload for upload in page.get("Uploads", ()) if upload["Key"] == key)
         if not page.get("IsTruncated"):
             return
         place = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
@@ -154,7 +179,7 @@ class PartedPut:
         self._key = key
         self._mark = {"rindle-put": uuid.uuid4().hex}
         marked = {**headers, "Metadata": self._mark}
-        self._upload_id = str(bucket.call("create_multipart_upload", key, marked)["UploadId"])
+        self._upload_id = start(bucket, key, marked)
 
     def send(self, first: Sequence[Body], source: BinaryIO) -> tuple[int, str]:
         """Send these parts and the rest of the source; size and etag. Leaves nothing behind when it fails."""

@@ -32,12 +32,13 @@ REGION = "us-east-1"
 
 @dataclass(frozen=True)
 class S3Server:
-    """A server that runs, and the keys that it takes."""
+    """A server that runs, the keys that it takes, and a client that is none of ours, to arrange and to look with."""
 
     kind: str
     port: int
     access_key_id: str
     secret_access_key: str
+    client: Any
 
     @property
     def endpoint_url(self) -> str:
@@ -54,16 +55,20 @@ class S3Server:
             **more,
         }
 
-    def client(self) -> Any:
-        """A client that is none of ours, to arrange and to look with."""
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint_url,
-            region_name=REGION,
-            aws_access_key_id=self.access_key_id,
-            aws_secret_access_key=self.secret_access_key,
-            config=Config(signature_version="s3v4"),
-        )
+
+@contextmanager
+def connected(kind: str, port: int, access_key_id: str, secret_access_key: str) -> Iterator[S3Server]:
+    """The server on this port, with a client."""
+    client = boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        region_name=REGION,
+        aws_access_key_id=access_key_id,
+        aws_secret_access_key=secret_access_key,
+        config=Config(signature_version="s3v4"),
+    )
+    with closing(client):
+        yield S3Server(kind, port, access_key_id, secret_access_key, client)
 
 
 def free_port() -> int:
@@ -133,8 +138,9 @@ def localstack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         "LOCALSTACK_VOLUME_DIR": str(folder / "volume"),
     }
     command = [str(python), "-m", "localstack.runtime.main"]
-    with server(command, folder / "log", f"http://127.0.0.1:{port}/_localstack/health", environment):
-        yield S3Server("localstack", port, "test", "test")
+    url = f"http://127.0.0.1:{port}/_localstack/health"
+    with server(command, folder / "log", url, environment), connected("localstack", port, "test", "test") as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -146,8 +152,11 @@ def ceph() -> Iterator[S3Server]:
     folder, port = Path(tempfile.mkdtemp(prefix="ceph")), free_port()  # its sockets need a short path
     try:
         command = [str(ROOT / "scripts" / "ceph"), str(folder / "data"), str(port)]
-        with server(command, folder / "log", f"http://127.0.0.1:{port}/"):
-            yield S3Server("ceph", port, "RINDLETESTKEY", "rindle-test-secret")
+        with (
+            server(command, folder / "log", f"http://127.0.0.1:{port}/"),
+            connected("ceph", port, "RINDLETESTKEY", "rindle-test-secret") as running,
+        ):
+            yield running
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -165,16 +174,14 @@ def make_bucket() -> Iterator[Callable[[S3Server], str]]:
 
     def make(server: S3Server) -> str:
         name = f"rindle-{uuid.uuid4().hex[:16]}"
-        with closing(server.client()) as client:
-            client.create_bucket(Bucket=name)
+        server.client.create_bucket(Bucket=name)
         made.append((server, name))
         return name
 
     yield make
     for server, name in made:
-        with closing(server.client()) as client:
-            empty(client, name)
-            client.delete_bucket(Bucket=name)
+        empty(server.client, name)
+        server.client.delete_bucket(Bucket=name)
 
 
 def empty(client: Any, bucket: str) -> None:
