@@ -101,6 +101,10 @@ class Shift:
 
     def _await_claim(self, name: str) -> Claim | None:
         """The next job; None when it is time to stop, or trouble passed by."""
+        if self._hand.had_the_last:
+            # Its thread is about to begin, and a look for more would be in its way. Whatever comes rings.
+            self._hand.had_the_last = False
+            self._rings = self._workplace.wakeups.wait(self._rings, _MOMENT_SECONDS)
         while not self._stopping.is_set():
             claim, pause = self._look(name)
             if claim is not None:

@@ -95,6 +95,7 @@ class Hand:
     def __init__(self) -> None:
         self._ids: deque[uuid.UUID] = deque()
         self._dealt_at = 0.0
+        self.had_the_last = False  # the last look saw one job and nothing behind it
 
     @property
     def is_good(self) -> bool:
@@ -104,6 +105,7 @@ class Hand:
     def deal(self, ids: Iterable[uuid.UUID]) -> None:
         """Hold what was seen behind the job that was taken."""
         self._ids, self._dealt_at = deque(ids), time.monotonic()
+        self.had_the_last = not self._ids
 
     def draw(self) -> Iterator[uuid.UUID]:
         """One after the other; what is not drawn stays."""

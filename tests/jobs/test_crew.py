@@ -124,6 +124,21 @@ def test_a_ring_starts_a_job_once(
     assert jobs.claims == 1
 
 
+def test_a_job_that_comes_after_the_last_one_was_taken_is_heard(
+    site: Site, open_jobs: Callable[..., EmbeddedJobs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next thread does not look at once: it waits for a ring first, and hears one that came before it waited."""
+    monkeypatch.setattr(crews, "POLL_SECONDS", 3600)
+    monkeypatch.setattr(crews, "_MOMENT_SECONDS", 3600)
+    with counted_claims(site) as looks, site.scripted("hold"):
+        open_jobs(Crew(threads=4))
+        until(lambda: len(looks) == 1)
+        for number in range(1, 4):
+            job_ids = site.add()
+            until(lambda job_ids=job_ids: site.started(job_ids))
+            assert len(looks) <= 2 * number + 1
+
+
 def test_all_threads_work_when_there_is_work(site: Site, open_jobs: Callable[..., EmbeddedJobs]) -> None:
     with site.scripted("hold"):
         jobs = open_jobs(Crew(threads=4))

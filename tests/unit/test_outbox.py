@@ -1114,3 +1114,15 @@ class TestHand:
         claim = outbox.claim("w1", hand=hand)
         assert claim is not None
         assert claim.asset_id == (seen if is_good else urgent)
+
+    def test_knows_whether_the_last_due_job_was_taken(self, outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A colleague need not look again at once; of many there may be more than were seen."""
+        monkeypatch.setattr("flask_rindle.outbox.claims.HAND_SECONDS", 60)
+        hand, told = Hand(), []
+        for _ in range(3):
+            put(outbox)
+        while outbox.claim("w1", hand=hand) is not None:
+            told.append(hand.had_the_last)
+        put(outbox)
+        outbox.claim("w1", hand=hand)
+        assert (told, hand.had_the_last) == ([False] * 3, True)
