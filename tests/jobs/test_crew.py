@@ -133,10 +133,11 @@ def test_a_job_that_comes_after_the_last_one_was_taken_is_heard(
     with counted_claims(site) as looks, site.scripted("hold"):
         open_jobs(Crew(threads=4))
         until(lambda: len(looks) == 1)
-        for number in range(1, 4):
+        for _ in range(3):
             job_ids = site.add()
             until(lambda job_ids=job_ids: site.started(job_ids))
-            assert len(looks) <= 2 * number + 1
+        # The first look, one for each job, and one that may have been on its way.
+        assert len(looks) <= 5
 
 
 def test_all_threads_work_when_there_is_work(site: Site, open_jobs: Callable[..., EmbeddedJobs]) -> None:
