@@ -21,7 +21,7 @@ from flask_rindle.storage.gcs_options import FARTHEST
 from flask_rindle.types import ByteRange
 
 RESUMES = 5
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/\d+")
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(?:\d+|\*)")
 BREAKS = (HTTPError, requests.RequestException, OSError)
 
 
@@ -127,7 +127,8 @@ class Download:
         found = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
         if found and int(found[1]) == self._at:
             return int(found[2]) + 1 - self._at
-        if answer.status_code == HTTPStatus.OK and not self._range_header():
-            return int(answer.headers["Content-Length"])
+        whole = answer.headers.get("X-Goog-Stored-Content-Length") or answer.headers.get("Content-Length")
+        if answer.status_code == HTTPStatus.OK and whole is not None and not self._range_header():
+            return int(whole)
         answer.close()
         raise requests.RequestException("the server answered another range than was asked for")

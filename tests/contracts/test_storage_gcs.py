@@ -11,13 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gcs_json
 import pytest
 from gcs import FakeGcs
 from gcs_emulator import emulator
 from gcs_faults import LOST, cut, meanwhile, status
 from gcs_storages import content, hurry, open_storage, put
 
-from flask_rindle.errors import ObjectChanged, ObjectNotFound, StorageError, StorageUnavailable
+from flask_rindle.errors import ObjectChanged, ObjectNotFound, StorageDenied, StorageError, StorageUnavailable
 from flask_rindle.storage import gcs_upload
 from flask_rindle.storage.base import CHUNK_BYTES, UploadTerms
 from flask_rindle.storage.gcs import GCS
@@ -197,6 +198,38 @@ def test_what_is_stored_compressed_is_read_as_it_is_stored(fake: FakeGcs, storag
     assert b"".join(storage.read("a", ByteRange(2, 5))) == b" no"
 
 
+@pytest.mark.parametrize("byte_range", [None, ByteRange(2, 5)])
+def test_a_download_in_chunks_of_the_transfer_is_read(
+    monkeypatch: pytest.MonkeyPatch, storage: GCS, byte_range: ByteRange | None
+) -> None:
+    """Without a Content-Length, the size is the stored one."""
+    put(storage, "a", b"0123456789")
+    send_bytes = gcs_json.send_bytes
+
+    def chunked(request: Any, blob: Any) -> Any:
+        response = send_bytes(request, blob)
+        response.response = iter([response.get_data()])
+        del response.headers["Content-Length"]
+        return response
+
+    monkeypatch.setattr(gcs_json, "send_bytes", chunked)
+    assert b"".join(storage.read("a", byte_range)) == (b"234" if byte_range else b"0123456789")
+
+
+def test_another_range_than_asked_for_is_refused(monkeypatch: pytest.MonkeyPatch, storage: GCS) -> None:
+    """A server or proxy that ignores ranges would have its first bytes taken for others."""
+    put(storage, "a", b"0123456789")
+    send_bytes = gcs_json.send_bytes
+
+    def whole(request: Any, blob: Any) -> Any:
+        request.environ.pop("HTTP_RANGE", None)
+        return send_bytes(request, blob)
+
+    monkeypatch.setattr(gcs_json, "send_bytes", whole)
+    with pytest.raises(StorageUnavailable):
+        storage.read("a", ByteRange(2, 5))
+
+
 def test_a_dropped_read_gives_up_its_connection(fake: FakeGcs, storage: GCS) -> None:
     put(storage, "a", bytes(30 * MB))
     chunks = storage.read("a")
@@ -342,6 +375,23 @@ def test_two_promoters_agree(fake: FakeGcs, storage: GCS) -> None:
     fake.script.add("rewrite", meanwhile(lambda: answers.append(second())))
     answers.append(storage.promote("a", "b", etag=etag))
     assert answers[0] == answers[1] == storage.stat("b")
+
+
+def test_two_promoters_copy_once(monkeypatch: pytest.MonkeyPatch, fake: FakeGcs, storage: GCS) -> None:
+    """The second has copied and not yet removed the source: the first does not copy over it."""
+    hurry(monkeypatch)
+    etag = put(storage, "a").etag
+    generations = []
+
+    def second() -> None:
+        with pytest.raises(StorageDenied):
+            storage.promote("a", "b", etag=etag)
+        generations.append(str(fake.objects["b"].generation))
+
+    fake.script.add("rewrite", meanwhile(second))
+    fake.script.add("delete", status(403))
+    assert [storage.promote("a", "b", etag=etag).etag] == generations
+    assert set(fake.objects) == {"b"}
 
 
 def test_what_stood_at_the_target_is_replaced(storage: GCS) -> None:
