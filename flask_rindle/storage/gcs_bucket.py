@@ -28,7 +28,11 @@ class Bucket:
     def put(self, key: str, source: BinaryIO, terms: UploadTerms) -> StoredObject:
         """Store all that `source` gives, replacing what was there."""
         upload = Upload(self._storage, key, self._sessions)
-        made = upload.send(source, lambda: self.objects.start_session(key, terms, origin=None, only_new=False))
+        made = upload.send(
+            source,
+            lambda: self.objects.start_session(key, terms, origin=None, only_new=False),
+            lambda data: self.objects.create(key, data, terms),
+        )
         stored = described(key, made)
         if made.get("crc32c", upload.checksum) != upload.checksum:
             self.objects.delete(key, etag=stored.etag)

@@ -15,7 +15,11 @@ from flask_rindle.storage.gcs_errors import translate
 from flask_rindle.storage.gcs_sessions import Sessions
 from flask_rindle.types import MB
 
+SMALL_BYTES = MB  # what is sent in one request
 PIECE_BYTES = 8 * MB  # a multiple of 256 KB, which is what Google commits
+
+Start = Callable[[], str]
+Create = Callable[[bytes], Mapping[str, Any] | None]
 
 
 class Upload:
@@ -31,14 +35,20 @@ class Upload:
     def checksum(self) -> str:
         return base64.b64encode(self._crc32c.digest()).decode()
 
-    def send(self, source: BinaryIO, start: Callable[[], str]) -> Mapping[str, Any]:
-        """The object that was made of all that `source` gives. Its own errors pass unchanged, and nothing is left."""
+    def send(self, source: BinaryIO, start: Start, create: Create) -> Mapping[str, Any]:
+        """The object that was made of all that `source` gives. Its own errors pass unchanged, and nothing is left.
+
+        `create` is tried with what is small enough for one request.
+        """
         made: Mapping[str, Any] | None = None
         uri, at = "", 0
         try:
             for piece, last in pieces_of(source):
-                uri = uri or start()
-                made = self._send(uri, piece, at=at, last=last)
+                made = create(piece) if last and not at and len(piece) <= SMALL_BYTES else None
+                if made is None:
+                    uri = uri or start()
+                    made = self._send(uri, piece, at=at, last=last)
+                self._crc32c.update(piece)
                 at += len(piece)
                 del piece  # before the next one is read, or there would be two
         except BaseException:
@@ -48,7 +58,6 @@ class Upload:
         return made or {}
 
     def _send(self, uri: str, piece: bytes, *, at: int, last: bool) -> Mapping[str, Any] | None:
-        self._crc32c.update(piece)
         with translate(self._storage, self._key):
             return self._sessions.send(uri, piece, at=at, last=last)
 

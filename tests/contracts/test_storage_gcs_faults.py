@@ -32,6 +32,7 @@ from flask_rindle.storage.gcs import GCS
 from flask_rindle.types import KB, MB
 
 TERMS = UploadTerms(content_type="image/png", size_bytes=4)
+LARGE = bytes(MB + 1)  # more than goes into one request
 PASSING = {
     "500": status(500),
     "502": status(502),
@@ -80,8 +81,9 @@ lasting = pytest.mark.usefixtures("storage", "impatient")
 
 Verb = Callable[[GCS, Path], object]
 OPERATIONS: dict[str, tuple[str, Verb]] = {
-    "put, start": ("start", lambda storage, path: put(storage, "new")),
-    "put, chunk": ("chunk", lambda storage, path: put(storage, "new")),
+    "put": ("create", lambda storage, path: put(storage, "new")),
+    "large put, start": ("start", lambda storage, path: put(storage, "new", LARGE)),
+    "large put, chunk": ("chunk", lambda storage, path: put(storage, "new", LARGE)),
     "read": ("media", lambda storage, path: content(storage, "there")),
     "save_to": ("media", lambda storage, path: storage.save_to("there", path)),
     "stat": ("stat", lambda storage, path: storage.stat("there")),
@@ -116,8 +118,8 @@ def test_what_lasts_is_told(
 ) -> None:
     """As the error that it means, with the SDK's own as the cause; and nothing is left behind."""
     fake.script.always[operation] = fault
-    if operation == "delete" and error is ObjectChanged:
-        pytest.skip("a condition of delete that does not hold is no error")
+    if operation in ("delete", "create") and error is ObjectChanged:
+        pytest.skip("a condition that does not hold is no error there")
     if operation == "rewrite" and error is ObjectChanged:
         error = StorageUnavailable  # it looked again each time, and nothing had changed
     if operation == "chunk":
@@ -148,7 +150,34 @@ def test_nobody_answers(storage: GCS, fake: FakeGcs) -> None:
         nowhere.stat("there")
 
 
-# ---- put, in the middle
+# ---- put
+
+
+@pytest.mark.parametrize("data", [b"newer", LARGE], ids=["small", "large"])
+def test_a_put_whose_answer_was_lost_overwrites_what_it_wrote(fake: FakeGcs, storage: GCS, data: bytes) -> None:
+    """And answers about what stands there."""
+    fake.script.add("create", LOST)
+    fake.script.add("chunk", LOST)
+    for key in ("there", "new"):
+        stored = put(storage, key, data)
+        assert stored == storage.stat(key)
+        assert content(storage, key) == data
+
+
+def test_a_small_put_takes_one_request(fake: FakeGcs, storage: GCS) -> None:
+    """To a new key; what stands there already is overwritten by a session."""
+    before = len(fake.requests)
+    put(storage, "new", bytes(MB))
+    assert [operation for operation, _ in fake.requests[before:]] == ["create"]
+    put(storage, "new", b"newer")
+    assert [operation for operation, _ in fake.requests[before + 1 :]] == ["create", "start", "chunk"]
+
+
+def test_a_small_put_is_conditional(fake: FakeGcs, storage: GCS) -> None:
+    """So that a request which was given up, and arrives after all, overwrites nothing."""
+    put(storage, "new")
+    (late,) = [request for operation, request in fake.requests if operation == "create"][1:]
+    assert late.args["ifGenerationMatch"] == "0"
 
 
 @pytest.fixture
@@ -187,7 +216,7 @@ def test_a_session_that_is_lost_is_told(fake: FakeGcs, storage: GCS, fault: Faul
     """Not as a missing object: another attempt may do."""
     fake.script.add("chunk", None, fault)
     with pytest.raises(StorageError) as caught:
-        put(storage, "a", bytes(MB))
+        put(storage, "a", LARGE)
     assert caught.value.retryable
     assert set(fake.objects) == {"there"}
 
@@ -211,10 +240,11 @@ def test_a_session_that_forgets_bytes_is_given_up(fake: FakeGcs, storage: GCS) -
 @lasting
 def test_a_failed_put_leaves_the_old_object(fake: FakeGcs, storage: GCS) -> None:
     before = storage.stat("there")
-    fake.script.always["chunk"] = RESET
-    with pytest.raises(StorageUnavailable):
-        put(storage, "there", b"newer")
-    assert storage.stat("there") == before
+    fake.script.always.update(create=RESET, chunk=RESET)
+    for data in (b"newer", LARGE):
+        with pytest.raises(StorageUnavailable):
+            put(storage, "there", data)
+        assert storage.stat("there") == before
 
 
 # ---- secrets
@@ -249,7 +279,7 @@ def test_session_uris_are_not_shown(fake: FakeGcs, storage: GCS, heard: list[str
     for call in (
         lambda: storage.resumable_progress("a", start.uri),
         lambda: storage.cancel_resumable("a", start.uri),
-        lambda: put(storage, "b"),
+        lambda: put(storage, "b", LARGE),
     ):
         try:
             told.append(repr(call()))
@@ -258,6 +288,19 @@ def test_session_uris_are_not_shown(fake: FakeGcs, storage: GCS, heard: list[str
     assert heard
     for upload_id in fake.state.sessions:
         assert not [sentence for sentence in (*told, *heard) if upload_id in sentence]
+
+
+@lasting
+def test_session_uris_are_not_shown_when_nobody_answers(storage: GCS, heard: list[str]) -> None:
+    """The errors of a connection that is refused quote the whole URL."""
+    uri = "http://127.0.0.1:9/upload?uploadType=resumable&upload_id=hidden"
+    told: list[str] = []
+    for ask in (storage.resumable_progress, storage.cancel_resumable):
+        with pytest.raises(StorageUnavailable) as caught:
+            ask("a", uri)
+        told += traceback.format_exception(caught.value)
+    assert any("url" in sentence for sentence in told)
+    assert not [sentence for sentence in (*told, *heard) if "upload_id=hidden" in sentence]
 
 
 def test_signed_urls_and_keys_are_not_shown(fake: FakeGcs, storage: GCS, heard: list[str]) -> None:
@@ -348,7 +391,8 @@ def test_memory_does_not_grow_with_the_object(fake: FakeGcs, tmp_path: Path) -> 
 
 def test_threads_and_faults(fake: FakeGcs, storage: GCS) -> None:
     """Trouble of one thread is not another's."""
-    fake.script.add("chunk", *[RESET, None, status(503), LOST] * 4)
+    fake.script.add("create", *[RESET, None, status(503), LOST] * 4)
+    fake.script.add("chunk", *[LOST, RESET] * 2)
     failures: list[BaseException] = []
 
     def work(key: str) -> None:

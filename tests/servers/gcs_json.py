@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import gcs_sessions
 from gcs_media import send_bytes
-from gcs_state import Blob, Refusal, Rewrite, Session, State
+from gcs_state import Blob, Refusal, Rewrite, Session, State, crc32c
 from werkzeug.wrappers import Request, Response
 
 
@@ -36,7 +36,8 @@ def operation(request: Request, segments: Sequence[str]) -> str:
     if segments[0] == "upload":
         is_status = request.headers.get("Content-Range", "").startswith("bytes */")
         put = "status" if is_status else "chunk"
-        return {"POST": "start", "PUT": put, "DELETE": "cancel"}.get(request.method, "preflight")
+        post = "start" if request.args.get("uploadType") == "resumable" else "create"
+        return {"POST": post, "PUT": put, "DELETE": "cancel"}.get(request.method, "preflight")
     if "rewriteTo" in segments:
         return "rewrite"
     if segments[0] == "download":
@@ -151,7 +152,16 @@ def _upload_at_once(state: State, request: Request, bucket: str) -> Response:
     if request.args.get("uploadType") == "multipart":
         about, data = _both_parts(data, request.mimetype_params["boundary"].encode())
     name = about.get("name") or request.args["name"]
-    made = state.write(bucket, name, data, about, only_if_generation=number(request, "ifGenerationMatch"))
+    if about.get("crc32c") not in (None, crc32c(data)):
+        raise Refusal(400, "invalid", "Provided CRC32C does not match the one that was calculated.")
+    made = state.write(
+        bucket,
+        name,
+        data,
+        about,
+        only_if_generation=number(request, "ifGenerationMatch"),
+        kms_key_name=request.args.get("kmsKeyName"),
+    )
     return as_response(made.as_json())
 
 
@@ -159,4 +169,6 @@ def _both_parts(body: bytes, boundary: bytes) -> tuple[dict[str, Any], bytes]:
     """What is to be kept about the object, and its bytes."""
     _, first, second, _ = body.split(b"--" + boundary, 3)
     about = json.loads(first.partition(b"\r\n\r\n")[2])
+    head = second.partition(b"\r\n\r\n")[0].decode().lower()
+    about.setdefault("contentType", head.partition("content-type:")[2].strip())
     return about, second.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n")

@@ -34,6 +34,11 @@ class Refusal(Exception):
         self.message = message
 
 
+def crc32c(data: bytes) -> str:
+    """As Google spells it."""
+    return base64.b64encode(google_crc32c.Checksum(data).digest()).decode()
+
+
 @dataclass(frozen=True)
 class Blob:
     """One generation of an object."""
@@ -47,7 +52,7 @@ class Blob:
 
     @property
     def crc32c(self) -> str:
-        return base64.b64encode(google_crc32c.Checksum(self.data).digest()).decode()
+        return crc32c(self.data)
 
     @property
     def md5(self) -> str:
