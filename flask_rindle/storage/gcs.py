@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 WEEK = timedelta(days=7)
 OVERWRITES = 5  # how often an object may be overwritten under our hands before we give up
 _ORIGIN = re.compile(r"https?://[^\s/*@?#]+")
-CORS_METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS")
+CORS_METHODS = ("GET", "HEAD", "PUT", "POST")
 CORS_HEADERS = (
     "Content-Type",
     "Content-Range",

@@ -75,6 +75,23 @@ def test_the_environments_own_go_to_google_only(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize(
+    ("endpoint", "own"),
+    [
+        (None, True),
+        ("https://storage.googleapis.com", True),
+        ("https://storage.me-central2.rep.googleapis.com", True),
+        ("https://storage.googleapis.com.evil.example", False),
+        ("https://evilgoogleapis.com", False),
+        ("http://127.0.0.1:4443", False),
+    ],
+)
+def test_an_endpoint_is_googles_or_not(monkeypatch: pytest.MonkeyPatch, endpoint: str | None, own: bool) -> None:
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    with closing(GCS("media", bucket="any-bucket", endpoint_url=endpoint)) as storage:
+        assert storage._bucket._connection.options.is_google is own
+
+
+@pytest.mark.parametrize(
     ("options", "error", "says"),
     [
         ({"bucket": ""}, ValueError, "my-app-media"),
