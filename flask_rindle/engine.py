@@ -47,6 +47,7 @@ from flask_rindle.storage.base import LinksThroughApp, Storage, Storages
 from flask_rindle.types import Clock
 from flask_rindle.uploads.broker import UploadBroker
 from flask_rindle.uploads.multipart import Multipart
+from flask_rindle.uploads.proxied import Proxied
 from flask_rindle.uploads.resumable import Resumable
 from flask_rindle.uploads.tickets import Tickets
 
@@ -90,6 +91,7 @@ class Engine:
     outbox: Outbox
     attachments: Attachments
     uploads: UploadBroker
+    proxied: Proxied
     delivery: Delivery
     objects: Objects
     pipeline: Pipeline
@@ -298,6 +300,19 @@ def build_engine(
     )
     jobs = _build_jobs(settings, workplace, retention, leftovers)
     outbox.send = jobs.send
+    uploads = UploadBroker(
+        profiles=registry,
+        storages=parts.storages,
+        database=database,
+        outbox=outbox,
+        sessions=sessions,
+        arrivals=arrivals,
+        multipart=Multipart(parts.storages, database, clock, sessions, url_ttl=settings.signed_url_ttl),
+        resumable=Resumable(parts.storages, database, clock, sessions=sessions, arrivals=arrivals, vault=vault),
+        clock=clock,
+        session_ttl=settings.upload_session_ttl,
+        url_ttl=settings.signed_url_ttl,
+    )
     return Engine(
         settings=settings,
         clock=clock,
@@ -311,19 +326,8 @@ def build_engine(
         tickets=Tickets(tokens, clock),
         outbox=outbox,
         attachments=attachments,
-        uploads=UploadBroker(
-            profiles=registry,
-            storages=parts.storages,
-            database=database,
-            outbox=outbox,
-            sessions=sessions,
-            arrivals=arrivals,
-            multipart=Multipart(parts.storages, database, clock, sessions, url_ttl=settings.signed_url_ttl),
-            resumable=Resumable(parts.storages, database, clock, sessions=sessions, arrivals=arrivals, vault=vault),
-            clock=clock,
-            session_ttl=settings.upload_session_ttl,
-            url_ttl=settings.signed_url_ttl,
-        ),
+        uploads=uploads,
+        proxied=Proxied(uploads, registry, parts.storages, database=database, clock=clock),
         delivery=Delivery(registry, parts.storages, clock, settings.signed_url_ttl),
         objects=Objects(registry, parts.storages, settings.signed_url_ttl),
         pipeline=pipeline,

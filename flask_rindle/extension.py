@@ -31,8 +31,8 @@ from flask_rindle.slots import asset_id_of, host_session, ticket_for
 from flask_rindle.storage.base import PresignedUpload, Storage, StoredObject
 from flask_rindle.templating import RindleTemplates, events_token
 from flask_rindle.types import Checksum, Clock, Disposition, parse_id, utcnow
+from flask_rindle.uploads.announcement import Announcement
 from flask_rindle.uploads.answers import Completion, MultipartUpload, ResumableStatus, ResumableUpload
-from flask_rindle.uploads.broker import Announcement
 from flask_rindle.uploads.multipart import parse_parts
 from flask_rindle.uploads.strategies import best_strategy
 from flask_rindle.web import make_blueprint
@@ -222,7 +222,7 @@ class Rindle:
             filename or getattr(file, "filename", None), content_type or getattr(file, "mimetype", None), None, None
         )
         session = engine.uploads.open(ticket, announced, strategy=Strategy.FORM)
-        return engine.uploads.receive(session.id, file).asset
+        return engine.proxied.receive(session.id, file).asset
 
     def events_token(self, *topics: str, expires_in: int = 3600) -> str:
         """A token for the event stream; topics are written `asset:<id>`. `expires_in` in seconds."""

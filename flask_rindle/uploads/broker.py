@@ -7,11 +7,10 @@ records in another.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -39,8 +38,8 @@ from flask_rindle.models.states import SESSION_OVER, AssetState, SessionState, S
 from flask_rindle.models.upload import UploadSession
 from flask_rindle.outbox import JobKind, Outbox
 from flask_rindle.profiles import Profile, ProfileRegistry
-from flask_rindle.security.mime import canonical_type, extension_for, kind_of
-from flask_rindle.security.names import clean_filename, incoming_key, is_staged, sealed_key
+from flask_rindle.security.mime import extension_for, kind_of
+from flask_rindle.security.names import incoming_key, sealed_key
 from flask_rindle.sessions import Sessions
 from flask_rindle.storage.base import (
     LinksThroughApp,
@@ -55,38 +54,12 @@ from flask_rindle.storage.base import (
     require,
 )
 from flask_rindle.types import Checksum, Clock, new_id
+from flask_rindle.uploads.announcement import Announcement
 from flask_rindle.uploads.answers import Completion, ResumableStatus
 from flask_rindle.uploads.multipart import Multipart, NamedPart, choose_part_bytes
 from flask_rindle.uploads.resumable import Resumable
 from flask_rindle.uploads.strategies import SEALED, best_strategy, require_strategy
 from flask_rindle.uploads.tickets import Ticket
-
-# What a signed 64-bit column holds.
-MAX_BYTES = 2**63 - 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Announcement:
-    """What a sender says about a file, cleaned."""
-
-    filename: str
-    content_type: str
-    byte_size: int | None
-    checksum: Checksum | None
-
-    @classmethod
-    def of(
-        cls, filename: str | None, content_type: str | None, byte_size: int | None, checksum: str | Checksum | None
-    ) -> Announcement:
-        """From raw values; MalformedRequest names the field that is wrong."""
-        if byte_size is not None and (type(byte_size) is not int or not 0 <= byte_size <= MAX_BYTES):
-            raise MalformedRequest("byte_size", "must be a whole number of bytes")
-        return cls(
-            filename=clean_filename(filename),
-            content_type=canonical_type(content_type),
-            byte_size=byte_size,
-            checksum=Checksum.of(checksum),
-        )
 
 
 class UploadBroker:
@@ -158,21 +131,21 @@ class UploadBroker:
 
         `origin`: the page that will send the bytes, as browsers name it.
         """
-        session = self._live(session_id)
+        session = self.live(session_id)
         public = self._profiles.get(session.profile).public
         if session.strategy == Strategy.MULTIPART:
             self.multipart.begin(session, public=public)
         elif session.strategy == Strategy.RESUMABLE:
             self.resumable.begin(session, public=public, origin=origin)
-        return self._live(session_id)
+        return self.live(session_id)
 
     def sign_parts(self, session_id: uuid.UUID, numbers: Sequence[int]) -> list[PresignedUpload]:
         """A URL for each of these parts. Raises MalformedRequest, SessionClosed, UploadUnsupported."""
-        return self.multipart.sign(self._live(session_id), numbers)
+        return self.multipart.sign(self.live(session_id), numbers)
 
     def look(self, session_id: uuid.UUID) -> tuple[UploadSession, Arrival]:
         """The session and what its storage has of it. Raises SessionClosed, also when the storage lost the upload."""
-        session = self._live(session_id)
+        session = self.live(session_id)
         if session.strategy == Strategy.RESUMABLE:
             arrival = self.resumable.look(session)
         else:
@@ -264,7 +237,7 @@ class UploadBroker:
 
     def sign(self, session_id: uuid.UUID) -> PresignedUpload:
         """A URL to PUT the bytes at; asking again gives a fresh one. Raises UploadUnsupported, SessionClosed."""
-        session = self._live(session_id)
+        session = self.live(session_id)
         if session.strategy != Strategy.PRESIGNED_PUT:
             raise UploadUnsupported(f"upload {session.id}", PresignsPut.capability)
         presigner = require(self._storages[session.storage], PresignsPut, UploadUnsupported)
@@ -286,45 +259,6 @@ class UploadBroker:
                 fresh.writable_until = self._clock() + terms.expires_in
         return presigned
 
-    def write_staged(self, storage: str, upload_key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
-        """Store the bytes of a presigned PUT, for a storage that the app serves: of an upload, or of a bare key.
-
-        Raises SessionClosed, also when the session ended while the bytes came in; nothing is kept then.
-        """
-        self._require_writable(storage, upload_key)
-        # Asked again when the last byte is in, before the object can be seen: whoever is late changes nothing.
-        guarded = cast("BinaryIO", _AtEnd(source, lambda: self._require_writable(storage, upload_key)))
-        return self._storages[storage].put(upload_key, guarded, content_type=content_type)
-
-    def _require_writable(self, storage: str, upload_key: str) -> None:
-        with self._database.reading() as db_session:
-            query = select(UploadSession).filter_by(storage=storage, upload_key=upload_key)
-            session = db_session.scalars(query).first()
-        if session is not None:
-            self._require_live(session)
-        elif is_staged(upload_key):
-            raise NotFound("upload", upload_key)
-
-    def receive(self, session_id: uuid.UUID, source: BinaryIO) -> Completion:
-        """Store what `source` gives and complete the session; a failure fails it and keeps nothing."""
-        session = self._live(session_id)
-        profile = self._profiles.get(session.profile)
-        with self._database.transaction() as db_session:
-            session, _ = self._load(db_session, session_id)
-            if not move(db_session, session, SessionState.UPLOADING, now=self._clock()):
-                raise SessionClosed(session.state)
-        capped = cast("BinaryIO", _Capped(source, profile.max_bytes))
-        storage = self._storages[session.storage]
-        try:
-            storage.put(session.upload_key, capped, content_type=session.content_type)
-            return self.complete(session_id)
-        except SessionClosed:
-            storage.delete(session.upload_key)
-            raise
-        except BaseException as error:
-            self.fail(session_id, error)
-            raise
-
     def resumable_status(self, session_id: uuid.UUID) -> ResumableStatus:
         """How far a resumable upload is; one that is all there is completed by this. Raises UploadUnsupported."""
         session, _ = self.find(session_id)
@@ -334,7 +268,7 @@ class UploadBroker:
             return ResumableStatus(session=session, committed_bytes=0, state=ResumableState.EXPIRED)
         if session.state == SessionState.COMPLETED:
             return _all_there(session)
-        arrival = self.resumable.look(self._live(session_id))
+        arrival = self.resumable.look(self.live(session_id))
         if arrival.state is ResumableState.COMPLETE:
             return _all_there(self.complete(session_id).session)
         if arrival.state is ResumableState.EXPIRED:
@@ -352,7 +286,7 @@ class UploadBroker:
         if done is not None:
             return done
         try:
-            session = self._live(session_id)
+            session = self.live(session_id)
             if session.strategy == Strategy.MULTIPART:
                 self.multipart.assemble(session, parts)
             return self._complete(session)
@@ -420,15 +354,17 @@ class UploadBroker:
             on_commit(db_session, partial(signals.upload_stop.send, session.profile, **facts))
             return Completion(session, asset)
 
-    def _live(self, session_id: uuid.UUID) -> UploadSession:
+    def live(self, session_id: uuid.UUID) -> UploadSession:
+        """The session, if it can still go on; one whose time is over ends here. Raises NotFound, SessionClosed."""
         session, _ = self.find(session_id)
         if session.state not in SESSION_OVER and self._is_expired(session):
             self._expire(session_id)
             session, _ = self.find(session_id)
-        self._require_live(session)
+        self.require_live(session)
         return session
 
-    def _require_live(self, session: UploadSession) -> None:
+    def require_live(self, session: UploadSession) -> None:
+        """Nothing, or SessionClosed for a session that is over or out of time."""
         if session.state in SESSION_OVER:
             raise SessionClosed(session.state)
         if self._is_expired(session):
@@ -463,33 +399,3 @@ class UploadBroker:
 
 def _all_there(session: UploadSession) -> ResumableStatus:
     return ResumableStatus(session=session, committed_bytes=session.received_bytes or 0, state=ResumableState.COMPLETE)
-
-
-class _Capped:
-    """A readable that raises TooLarge once more than the limit has come out of it."""
-
-    def __init__(self, source: BinaryIO, limit_bytes: int | None) -> None:
-        self._source = source
-        self._limit_bytes = limit_bytes
-        self._seen_bytes = 0
-
-    def read(self, size: int = -1) -> bytes:
-        chunk = self._source.read(size)
-        self._seen_bytes += len(chunk)
-        if self._limit_bytes is not None and self._seen_bytes > self._limit_bytes:
-            raise TooLarge(self._limit_bytes)
-        return chunk
-
-
-class _AtEnd:
-    """A readable that makes a call before it says that it is at its end."""
-
-    def __init__(self, source: BinaryIO, call: Callable[[], None]) -> None:
-        self._source = source
-        self._call = call
-
-    def read(self, size: int = -1) -> bytes:
-        chunk = self._source.read(size)
-        if not chunk:
-            self._call()
-        return chunk

@@ -43,7 +43,7 @@ def put_file(token: str) -> ResponseReturnValue:
     request.max_content_length = grant.size_bytes + 1
     _check_headers(grant)
     body = _Body(cast("BinaryIO", request.stream), grant)
-    stored = engine.uploads.write_staged(
+    stored = engine.proxied.write_staged(
         grant.storage, grant.key, cast("BinaryIO", body), content_type=grant.content_type
     )
     return "", HTTPStatus.OK, {"ETag": f'"{stored.etag}"', "Cache-Control": "no-store"}

@@ -16,7 +16,7 @@ from flask_rindle.errors import EmptyUpload, MalformedRequest, RindleError, Tick
 from flask_rindle.models.states import SessionState, Strategy
 from flask_rindle.models.upload import UploadSession
 from flask_rindle.templating import with_notice
-from flask_rindle.uploads.broker import Announcement
+from flask_rindle.uploads.announcement import Announcement
 from flask_rindle.uploads.tickets import Ticket
 from flask_rindle.web.errors import status_of
 from flask_rindle.web.multipart import IncomingFile, IncomingForm
@@ -78,7 +78,7 @@ def _take_file(engine: Engine, ticket: Ticket, fields: Mapping[str, str], file: 
         session = _session_for(engine, ticket, file)
     if session.state == SessionState.COMPLETED:
         return session.id
-    return engine.uploads.receive(session.id, file.stream).session.id
+    return engine.proxied.receive(session.id, file.stream).session.id
 
 
 def _session_for(engine: Engine, ticket: Ticket, file: IncomingFile) -> UploadSession:

@@ -22,7 +22,7 @@ from flask_rindle.models.states import SESSION_OVER, SessionState, Strategy
 from flask_rindle.models.upload import UploadSession
 from flask_rindle.storage.base import PresignedUpload
 from flask_rindle.templating import View, pending
-from flask_rindle.uploads.broker import Announcement
+from flask_rindle.uploads.announcement import Announcement
 from flask_rindle.uploads.multipart import Layout, parse_parts
 from flask_rindle.uploads.tickets import Ticket
 

@@ -48,7 +48,7 @@ STEPWISE = ("Local.put", "Local.promote")
 TRANSACTIONS = ("Database.transaction", "Database.reading", "Database.statements")
 KINDS = {"promote": "promotion", "expire": "expiry"}
 VERBS = {
-    "UploadBroker.receive": "form",
+    "Proxied.receive": "form",
     "UploadBroker.complete": "completion",
     "UploadBroker.cancel": "cancellation",
     "UploadBroker": "upload",

@@ -36,7 +36,7 @@ def staged(app: Flask, engine: Engine) -> Callable[..., UploadSession]:
                 "avatar", filename=filename, content_type=content_type, byte_size=len(data), **fields
             )
             rindle.sign_upload(session)
-        engine.uploads.write_staged(session.storage, session.upload_key, io.BytesIO(data), content_type=content_type)
+        engine.proxied.write_staged(session.storage, session.upload_key, io.BytesIO(data), content_type=content_type)
         return session
 
     return stage

@@ -71,7 +71,7 @@ def test_completing_at_once_from_many_threads_gives_one_result(app: Flask, sessi
     assert len(completions) == 1
 
 
-@pytest.mark.parametrize("moment", ["_live", "_stat", "_record_completion"])
+@pytest.mark.parametrize("moment", ["live", "_stat", "_record_completion"])
 def test_a_second_completion_between_any_two_steps_changes_nothing(
     app: Flask, session: UploadSession, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
@@ -103,7 +103,7 @@ def test_completing_against_cancelling_has_one_winner(app: Flask, session: Uploa
 
 def test_a_ticket_for_one_file_opens_one_session_from_many_threads(app: Flask) -> None:
     engine = app.extensions["rindle"]
-    from flask_rindle.uploads.broker import Announcement
+    from flask_rindle.uploads.announcement import Announcement
     from flask_rindle.uploads.tickets import Ticket
 
     ticket = Ticket(profile="avatar")

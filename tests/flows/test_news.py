@@ -61,7 +61,7 @@ def test_a_change_of_another_process_is_heard_at_once(app: Flask, photo: Callabl
             "avatar", filename="a.jpg", content_type="image/jpeg", byte_size=len(photo())
         )
         app.extensions["host"].rindle.sign_upload(session)
-    engine.uploads.write_staged(
+    engine.proxied.write_staged(
         session.storage, session.upload_key, io.BytesIO(photo()), content_type=session.content_type
     )
     with engine.feed.subscribe([session.asset_id]) as subscription:

@@ -97,7 +97,7 @@ def test_a_signature_that_fails_opens_nothing(app: Flask, rows: Callable[..., An
     body = {"filename": "a.jpg", "content_type": "image/jpeg", "byte_size": 10}
     post = lambda: app.test_client().post("/rindle/uploads", json=body, headers={"Rindle-Ticket": ticket})  # noqa: E731
     assert post().status_code == 503
-    assert [row.state for row in rows(UploadSession)] == ["aborted"]
+    assert [(row.state, row.error_code) for row in rows(UploadSession)] == [("failed", "storage_unavailable")]
     assert post().status_code == 201
 
 

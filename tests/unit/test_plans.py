@@ -36,13 +36,16 @@ from flask_rindle.attachments import Attachments, OwnerKey
 from flask_rindle.engine import Engine
 from flask_rindle.errors import StorageUnavailable
 from flask_rindle.models import Asset, Event, Job, UploadSession, metadata
+from flask_rindle.models.states import Strategy
 from flask_rindle.ops.repair import Repair
 from flask_rindle.ops.retention import BATCH, Retention
 from flask_rindle.outbox import Claim, JobKind, Outbox, Priority, Queue
 from flask_rindle.readiness import Feed
 from flask_rindle.testing.clock import FrozenClock
 from flask_rindle.types import new_id
-from flask_rindle.uploads.broker import Announcement, UploadBroker
+from flask_rindle.uploads.announcement import Announcement
+from flask_rindle.uploads.broker import UploadBroker
+from flask_rindle.uploads.proxied import Proxied
 from flask_rindle.uploads.tickets import Ticket
 
 ROWS = 100_000
@@ -111,8 +114,13 @@ class Ground:
     def open(self, ticket: Ticket | None = None) -> UploadSession:
         return self.engine.uploads.open(ticket or self.ticket(), announced())
 
+    def begin(self, strategy: Strategy = Strategy.MULTIPART) -> UploadSession:
+        """An upload that goes past the app, to a storage of its own sort."""
+        ticket = Ticket(profile=strategy.value)
+        return self.engine.uploads.begin(self.engine.uploads.open(ticket, announced(), strategy=strategy).id)
+
     def receive(self, ticket: Ticket | None = None) -> UploadSession:
-        return self.engine.uploads.receive(self.open(ticket).id, io.BytesIO(picture())).session
+        return self.engine.proxied.receive(self.open(ticket).id, io.BytesIO(picture())).session
 
     def run(self, asset_id: uuid.UUID) -> None:
         claim = self.engine.outbox.claim("w", job_id=self.job_of(asset_id))
@@ -201,9 +209,19 @@ VERBS.update(
         "UploadBroker.open with a ticket that was used": lambda ground: [ground.open(t) for t in [ground.ticket()] * 3],
         "UploadBroker.find": lambda ground: ground.engine.uploads.find(ground.open().id),
         "UploadBroker.sign": lambda ground: ground.engine.uploads.sign(ground.open().id),
+        "UploadBroker.live": lambda ground: ground.engine.uploads.live(ground.open().id),
+        "UploadBroker.require_live": lambda ground: ground.engine.uploads.require_live(ground.open()),
+        "UploadBroker.fail": lambda ground: ground.engine.uploads.fail(ground.open().id, TROUBLE),
+        "UploadBroker.begin in parts": lambda ground: ground.begin(),
+        "UploadBroker.begin what can be resumed": lambda ground: ground.begin(Strategy.RESUMABLE),
+        "UploadBroker.sign_parts": lambda ground: ground.engine.uploads.sign_parts(ground.begin().id, [1]),
+        "UploadBroker.look": lambda ground: ground.engine.uploads.look(ground.begin().id),
+        "UploadBroker.resumable_status": lambda ground: ground.engine.uploads.resumable_status(
+            ground.begin(Strategy.RESUMABLE).id
+        ),
         "UploadBroker.give_up": lambda ground: ground.engine.uploads.give_up(ground.open().id),
         "UploadBroker.cancel": lambda ground: ground.engine.uploads.cancel(ground.open().id),
-        "UploadBroker.receive": lambda ground: ground.receive(),
+        "Proxied.receive": lambda ground: ground.receive(),
         "UploadBroker.complete": lambda ground: ground.engine.uploads.complete(ground.receive().id),
         "Repair.cancel_processing": lambda ground: ground.engine.repair.cancel_processing(ground.asset()),
         "Repair.requeue_variants": lambda ground: ground.engine.repair.requeue_variants(ground.asset(), ["thumb"]),
@@ -253,11 +271,11 @@ def find_repeat(ground: Ground) -> None:
     assert ground.engine.uploads.find_repeat(ticket, announced()) is not None
 
 
-@verb("UploadBroker.write_staged")
+@verb("Proxied.write_staged")
 def write_staged(ground: Ground) -> None:
     session = ground.open()
     data = io.BytesIO(picture())
-    ground.engine.uploads.write_staged(session.storage, session.upload_key, data, content_type="image/png")
+    ground.engine.proxied.write_staged(session.storage, session.upload_key, data, content_type="image/png")
 
 
 @verb("Feed.subscribe")
@@ -684,10 +702,24 @@ class Avatar(Profile):
     variants = {"thumb": image.fit(4, 4)}  # noqa: RUF012
 
 
+class InParts(Profile):
+    name = "multipart"
+    storage = "parts"
+
+
+class ToBeResumed(Profile):
+    name = "resumable"
+    storage = "resumable"
+
+
 def make_app(url: str, clock: FrozenClock, folder: Path) -> Flask:
     app = Flask("plans", instance_path=str(folder))
     app.config.update(SECRET_KEY="a long random value for tests", SQLALCHEMY_DATABASE_URI=url, RINDLE_JOBS="inline")
-    app.config["RINDLE_STORAGES"] = {"default": {"backend": "memory"}}
+    app.config["RINDLE_STORAGES"] = {
+        "default": {"backend": "memory"},
+        "parts": {"backend": "flask_rindle.testing.storages:MemoryOfParts"},
+        "resumable": {"backend": "flask_rindle.testing.storages:ResumableMemory"},
+    }
     db = SQLAlchemy(app)
 
     class User(db.Model):  # type: ignore[name-defined,misc]
@@ -695,7 +727,7 @@ def make_app(url: str, clock: FrozenClock, folder: Path) -> Flask:
         id: Mapped[int] = mapped_column(primary_key=True)
         avatar = attached("avatar", Avatar)
 
-    Rindle(app, db, profiles=[Avatar], owners={"user": User}, clock=clock)
+    Rindle(app, db, profiles=[Avatar, InParts, ToBeResumed], owners={"user": User}, clock=clock)
     with app.app_context():
         db.create_all()
     return app
@@ -747,7 +779,7 @@ def test_a_walk_would_be_seen(ground: Ground, statement: str) -> None:
     assert faults
 
 
-@pytest.mark.parametrize("service", [Outbox, Retention, Feed, UploadBroker, Attachments, Repair])
+@pytest.mark.parametrize("service", [Outbox, Retention, Feed, UploadBroker, Proxied, Attachments, Repair])
 def test_no_verb_is_left_out(service: type) -> None:
     verbs = {name for name, _ in inspect.getmembers(service, inspect.isfunction) if not name.startswith("_")}
     measured_verbs = {name.split()[0] for name in VERBS}
