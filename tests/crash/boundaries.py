@@ -52,6 +52,7 @@ VERBS = {
     "UploadBroker.complete": "completion",
     "UploadBroker.cancel": "cancellation",
     "UploadBroker": "upload",
+    "Proxied": "upload",
 }
 PLUMBING = ("models", "storage", "processing", "jobs", "signals")
 # These come by the clock on the wall, not by what the story does.
