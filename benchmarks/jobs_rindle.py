@@ -41,7 +41,7 @@ def make_app(work: dict[str, Any]) -> Flask:
     app = Flask("bench", instance_path=work["directory"])
     app.config.from_mapping(work["config"])
     Rindle(app, SQLAlchemy(app))
-    steps: Any = engine_of(app).pipeline._steps  # noqa: SLF001 - the library has no such door, and needs none
+    steps: Any = engine_of(app).pipeline._steps  # the library has no such door, and needs none
     steps[JobKind.EXPIRE] = Noop(reporter(work["starts"]))
     return app
 
