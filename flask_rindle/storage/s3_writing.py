@@ -61,15 +61,18 @@ def read_part(source: BinaryIO, size: int) -> Body:
     return part
 
 
-def _spill(source: BinaryIO, size: int) -> BinaryIO:
+def _spill(source: BinaryIO, size: int) -> Body:
     part = tempfile.TemporaryFile()  # noqa: SIM115 - closed by whoever has sent it
     try:
         while part.tell() < size and (chunk := source.read(min(CHUNK_BYTES, size - part.tell()))):
             part.write(chunk)
-        part.seek(0)
     except BaseException:
         part.close()
         raise
+    if not part.tell():
+        part.close()
+        return bytearray()
+    part.seek(0)
     return part
 
 
