@@ -182,6 +182,28 @@ def find_profile_problems(
     return problems
 
 
+def find_life_problems(
+    profiles: Sequence[type[Profile]], storages: Mapping[str, Storage], url_ttl: object
+) -> list[str]:
+    """Which signed URLs would live longer than their storage allows. Lives in seconds."""
+    problems: list[str] = []
+    for name, storage in storages.items():
+        if storage.longest_url is None:
+            continue
+        most = int(storage.longest_url.total_seconds())
+        lives = {"RINDLE_SIGNED_URL_TTL": url_ttl} | {
+            f"profile {profile.name!r}: signed_url_ttl": profile.signed_url_ttl
+            for profile in profiles
+            if _is_profile(profile) and profile.storage == name
+        }
+        problems += [
+            f"{where}={life}: URLs of storage {name!r} live {most} seconds at most; write no more than that"
+            for where, life in lives.items()
+            if isinstance(life, int) and life > most
+        ]
+    return problems
+
+
 def _is_profile(profile: object) -> bool:
     return isinstance(profile, type) and issubclass(profile, Profile) and profile is not Profile
 
@@ -218,6 +240,7 @@ def build_parts(
     *,
     jobs: object,
     events_url: object,
+    url_ttl: object,
     profiles: Sequence[type[Profile]],
     owners: Mapping[str, type],
     factories: Mapping[str, StorageFactory],
@@ -227,6 +250,7 @@ def build_parts(
     processors = (ImageProcessor(sandbox),)
     built, problems = build_storages(storages, factories)
     problems += find_profile_problems(profiles, storages, processors)
+    problems += find_life_problems(profiles, built, url_ttl)
     problems += find_owner_problems(owners)
     problems += find_jobs_problems(jobs)
     channel, trouble = _build_channel(events_url)

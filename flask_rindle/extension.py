@@ -111,6 +111,7 @@ class Rindle:
             storages,
             jobs=app.config.get("RINDLE_JOBS"),
             events_url=app.config.get("RINDLE_EVENTS_URL"),
+            url_ttl=app.config.get("RINDLE_SIGNED_URL_TTL"),
             profiles=profiles,
             owners=owners,
             factories=self._factories,

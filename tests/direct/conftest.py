@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def s3_site(
     """`s3_site(**options)`: an app with a bucket of its own on a real S3 server."""
     outside = localstack.client
 
-    def make(profiles: Any = (Picture, Film), **options: Any) -> Site:
+    def make(profiles: Any = (Picture, Film), settings: Mapping[str, Any] | None = None, **options: Any) -> Site:
         bucket = make_bucket(localstack)
         storages = {"default": {"backend": "s3", **localstack.options(bucket, **options)}}
 
@@ -60,7 +60,7 @@ def s3_site(
             found = outside.list_objects_v2(Bucket=bucket).get("Contents", [])
             return {each["Key"]: each["Size"] for each in found}
 
-        app = make_app(profiles=profiles, storages=storages, actor=lambda: "ann")
+        app = make_app(profiles=profiles, storages=storages, actor=lambda: "ann", **(settings or {}))
         return Site(app, look, lambda: len(uploads(outside, bucket)))
 
     return make
@@ -70,14 +70,14 @@ def s3_site(
 def gcs_site(fake_gcs: FakeGcs, make_app: Callable[..., Flask]) -> Callable[..., Site]:
     """`gcs_site(**options)`: an app with a bucket of its own on the fake of Google's."""
 
-    def make(profiles: Any = (Picture, Film), **options: Any) -> Site:
+    def make(profiles: Any = (Picture, Film), settings: Mapping[str, Any] | None = None, **options: Any) -> Site:
         known = {"bucket": fake_gcs.bucket, "credentials": fake_gcs.credentials, "endpoint_url": fake_gcs.url}
         storages = {"default": {"backend": "gcs", **known, **options}}
 
         def look() -> dict[str, int]:
             return {key: len(held.data) for key, held in fake_gcs.objects.items()}
 
-        app = make_app(profiles=profiles, storages=storages, actor=lambda: "ann")
+        app = make_app(profiles=profiles, storages=storages, actor=lambda: "ann", **(settings or {}))
         return Site(app, look, lambda: len(fake_gcs.open_sessions), fake_gcs.state.sessions.clear)
 
     return make

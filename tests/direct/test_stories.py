@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -15,6 +16,7 @@ from flask import Flask
 from s3_servers import S3Server
 
 from flask_rindle import MB, Profile, image
+from flask_rindle.errors import ConfigurationError
 from flask_rindle.models import Asset, UploadSession
 from flask_rindle.testing.clock import FrozenClock
 
@@ -401,3 +403,31 @@ class TestSecrets:
         (signature,) = query.get("X-Amz-Signature") or query["X-Goog-Signature"]
         assert signature not in caplog.text
         assert "Signature=" not in caplog.text
+
+
+class TestSetUp:
+    def test_urls_that_would_live_longer_than_the_storage_allows(self, make_site: Callable[..., Site]) -> None:
+        class Slow(Profile):
+            signed_url_ttl = 604_801
+
+        with pytest.raises(ConfigurationError) as caught:
+            make_site(profiles=[Slow], settings={"RINDLE_SIGNED_URL_TTL": 700_000})
+        first, second = caught.value.problems
+        assert (first.split(":")[0], "604800 seconds" in first) == ("RINDLE_SIGNED_URL_TTL=700000", True)
+        assert second.startswith("profile 'slow': signed_url_ttl=604801")
+
+    @pytest.mark.parametrize("backend", ["s3", "gcs"])
+    def test_options_that_are_wrong_say_what_to_write(self, make_app: Callable[..., Flask], backend: str) -> None:
+        for options in ({}, {"bucket": ""}, {"bucket": "b", "no_such_option": 1}):
+            with pytest.raises(ConfigurationError, match="RINDLE_STORAGES"):
+                make_app(storages={"default": {"backend": backend, **options}})
+
+    @pytest.mark.parametrize(("backend", "module"), [("s3", "boto3"), ("gcs", "google.cloud")])
+    def test_a_missing_package_is_named_with_its_extra(
+        self, make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch, backend: str, module: str
+    ) -> None:
+        for loaded in [name for name in sys.modules if name.startswith("flask_rindle.storage.gcs_")]:
+            monkeypatch.delitem(sys.modules, loaded)
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(ConfigurationError, match=rf"pip install 'flask-rindle\[{backend}\]'"):
+            make_app(storages={"default": {"backend": backend, "bucket": "media"}})
