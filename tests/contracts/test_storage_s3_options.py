@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +30,7 @@ from flask_rindle.errors import (
 )
 from flask_rindle.storage.s3 import S3
 from flask_rindle.storage.s3_errors import OF_UPLOADS, translate
+from flask_rindle.storage.s3_objects import STAGING
 
 SECRETS = {"access_key_id": "AKIDEXAMPLE", "secret_access_key": "wJalrXUtnFEMI", "session_token": "FwoGZXIvYXdz"}
 
@@ -62,6 +67,22 @@ def test_a_mistake_says_what_to_write(options: dict[str, Any], advice: str) -> N
 def test_a_value_of_another_kind_says_which(options: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError), match=r"write (text|True or False|one such as)"):
         S3("media", **{"bucket": "media", **options})
+
+
+def test_every_option_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "storages.md").read_text()
+    section = text.partition("\n## S3\n")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", section, re.M)
+    documented = {name for cell in cells for name in re.findall(r"\w+", cell)}
+    assert documented == set(inspect.signature(S3).parameters) - {"name"}
+
+
+def test_the_documented_rules_are_json() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "storages.md").read_text()
+    section = text.partition("\n## S3\n")[2].partition("\n## ")[0]
+    policy, lifecycle = map(json.loads, re.findall(r"^```json\n(.*?)^```$", section, re.M | re.S))
+    assert {action for each in policy["Statement"] for action in each["Action"]} >= {"s3:ListBucket", "s3:PutObject"}
+    assert lifecycle["Rules"][0]["Filter"] == {"Prefix": STAGING}
 
 
 def test_an_unknown_option_is_refused() -> None:
