@@ -35,7 +35,7 @@ class Options:
     @property
     def is_google(self) -> bool:
         """Whether the environment's own credentials may be sent there."""
-        return f".{urlsplit(self.endpoint).hostname}".endswith(".googleapis.com")
+        return (urlsplit(self.endpoint).hostname or "").endswith(".googleapis.com")
 
 
 def checked_options(
