@@ -361,6 +361,20 @@ def test_a_write_after_the_look_is_noticed_by_the_copy(
     assert content(storage, "incoming/a") == data[::-1]
 
 
+@pytest.mark.parametrize(("operation", "data"), [("CopyObject", TEXT), ("UploadPartCopy", LARGE)])
+@pytest.mark.usefixtures("in_small_parts")
+def test_every_copy_is_conditional(localstack: S3Server, make: Callable[..., S3], operation: str, data: bytes) -> None:
+    """Where the server heeds it, other bytes are never at the target, not even for a moment."""
+    storage = make(localstack)
+    source = put(storage, "incoming/a", data)
+    sent: list[str] = []
+    storage.bucket.client().meta.events.register(
+        f"before-call.s3.{operation}", lambda params, **_: sent.append(params["headers"]["x-amz-copy-source-if-match"])
+    )
+    storage.promote("incoming/a", "final/a", etag=source.etag)
+    assert set(sent) == {f'"{source.etag}"'}
+
+
 @pytest.mark.parametrize("data", [TEXT, LARGE], ids=["whole", "parts"])
 @pytest.mark.usefixtures("in_small_parts")
 def test_two_promoters_get_the_same_answer(storage: S3, data: bytes) -> None:
