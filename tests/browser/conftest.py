@@ -19,6 +19,11 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, Response, sync_playwright
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "servers"))
+
+from s3_servers import localstack as localstack
+from s3_servers import make_bucket as make_bucket
+
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_ARGS = [
