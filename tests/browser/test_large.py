@@ -317,7 +317,7 @@ class TestParts:
         second = visit(s3, hold_from=6)
         second.choose(film)
         second.until(lambda: second.arrived() == Counter([4, 5]))
-        expect(second.status).to_contain_text("Picking up where it broke off")
+        expect(second.status).to_contain_text("Uploading the rest")
         assert second.page.locator("progress").evaluate("(bar) => bar.value") >= 88
         second.held[0].continue_()
         expect(second.status).to_have_text(READY)
@@ -379,6 +379,23 @@ class TestParts:
         context.set_offline(False)
         expect(here.status).to_have_text(READY)
         assert here.arrived() == Counter(range(1, 7))
+
+    @pytest.mark.parametrize("fault", [None, "abort"])
+    def test_choosing_it_again_goes_on(
+        self, s3: Site, film: Path, visit: Callable[..., Visit], fault: str | None
+    ) -> None:
+        here = visit(s3, hold_from=6, faults={5: ["abort"] * 4} if fault else {})
+        here.choose(film)
+        here.until(lambda: here.arrived() == Counter([1, 2, 3, 4] if fault else [1, 2, 3, 4, 5]))
+        if fault:
+            expect(here.status).to_have_text("The connection broke off. Check it, then try again.")
+        else:
+            here.press("Pause")
+        here.hold_from = 10_000
+        here.choose(film)
+        expect(here.status).to_have_text([READY])
+        assert here.arrived() == Counter(range(1, 7))
+        assert len(s3.rows(UploadSession)) == 1
 
     def test_trouble_that_lasts_can_be_tried_again(self, s3: Site, film: Path, visit: Callable[..., Visit]) -> None:
         here = visit(s3, faults={6: ["abort"] * 4})

@@ -33,7 +33,7 @@ export const messages = {
   queued: "Waiting for its turn",
   starting: "Getting ready",
   sending: "Uploading",
-  pickedUp: "Picking up where it broke off",
+  pickedUp: "Uploading the rest",
   sent: "Sent, waiting for the server",
   checking: "Checking the file",
   processing: "Processing",
@@ -563,7 +563,7 @@ export class Memory {
 
   /** @param {File} file @returns {string | undefined} */
   take(file) {
-    const id = this.#try((store) => this.#read(store, this.#key(file)));
+    const id = this.#try((store) => this.#read(store, this.key(file)));
     if (!id || Memory.inHand.has(id)) return undefined;
     Memory.inHand.add(id);
     return id;
@@ -572,17 +572,17 @@ export class Memory {
   /** @param {File} file @param {string} id */
   keep(file, id) {
     Memory.inHand.add(id);
-    this.#try((store) => store.setItem(this.#key(file), JSON.stringify({ id, at: Date.now() })));
+    this.#try((store) => store.setItem(this.key(file), JSON.stringify({ id, at: Date.now() })));
   }
 
   /** @param {File} file @param {string} id another one stays */
   forget(file, id) {
-    const key = this.#key(file);
+    const key = this.key(file);
     this.#try((store) => this.#read(store, key) === id && store.removeItem(key));
   }
 
   /** @param {File} file */
-  #key({ name, size, lastModified, type }) {
+  key({ name, size, lastModified, type }) {
     return MARK + digest([this.url, name, size, lastModified, type].join("\n"));
   }
 
@@ -1191,6 +1191,14 @@ export class Transfer {
     this.enqueue();
   }
 
+  /** For a file that is chosen again. @returns {boolean} */
+  goOn() {
+    if (this.state !== "paused" && !this.canRetry) return false;
+    this.resume();
+    this.retry();
+    return true;
+  }
+
   enqueue() {
     this.problem = undefined;
     this.set("queued");
@@ -1544,6 +1552,8 @@ export class RindleUpload extends Base {
 
   /** @param {File} file */
   #begin(file) {
+    const same = [...this.#rows.keys()].find((each) => each.isLarge && this.memory.key(each.file) === this.memory.key(file));
+    if (same?.goOn()) return;
     const transfer = new Transfer(file, this.api, this.memory, {
       changed: (t) => this.#changed(t),
       enqueue: (t) => this.#enqueue(t),
