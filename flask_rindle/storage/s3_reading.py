@@ -15,7 +15,7 @@ from flask_rindle.storage.base import CHUNK_BYTES, StoredObject
 from flask_rindle.storage.s3_bucket import Bucket
 from flask_rindle.storage.s3_errors import status_of
 from flask_rindle.storage.s3_objects import plain_etag, quoted, stored_object
-from flask_rindle.types import KB, MB, ByteRange
+from flask_rindle.types import MB, ByteRange
 
 # Beyond every object, and a number that every server can read.
 FARTHEST = 2**53
@@ -23,7 +23,7 @@ RANGE_NOT_SATISFIABLE = 416
 RESUMES = 4
 PIECE_BYTES = 8 * MB
 PIECES_AT_ONCE = 4
-SAVE_CHUNK_BYTES = 256 * KB
+SAVE_CHUNK_BYTES = 1 * MB
 SAVE_TRIES = 3
 
 

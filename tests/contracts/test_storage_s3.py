@@ -252,6 +252,39 @@ def test_a_copy_has_every_byte(storage: S3, tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "copy").read_bytes() == LARGE[:size]
 
 
+class Short(io.BytesIO):
+    """A body that ends early without an error, as some proxies let it."""
+
+
+def test_a_body_that_ends_early_is_no_end(localstack: S3Server, make: Callable[..., S3]) -> None:
+    """The rest is asked for."""
+    storage = make(localstack)
+    etag = put(storage, "a").etag
+    opened = s3_reading.Opened(Short(TEXT[:3]), 0, len(TEXT), etag)
+    assert b"".join(s3_reading.chunks(storage.bucket, "a", opened, MB)) == TEXT
+
+
+def test_a_rest_that_is_not_there_is_a_change(localstack: S3Server, make: Callable[..., S3]) -> None:
+    storage = make(localstack)
+    etag = put(storage, "a").etag
+    opened = s3_reading.Opened(Short(TEXT), 0, len(TEXT) + 1, etag)
+    with pytest.raises(ObjectChanged):
+        b"".join(s3_reading.chunks(storage.bucket, "a", opened, MB))
+
+
+def test_a_copy_is_not_shorter_than_its_object(
+    localstack: S3Server, make: Callable[..., S3], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A size that does not fit the bytes is a change."""
+    storage = make(localstack)
+    put(storage, "a")
+    real = storage.bucket.head
+    monkeypatch.setattr(storage.bucket, "head", lambda key: {**real(key), "ContentLength": 11})
+    with pytest.raises(ObjectChanged):
+        storage.save_to("a", tmp_path / "copy")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_copy_does_not_overwrite_a_file(storage: S3, tmp_path: Path) -> None:
     put(storage, "a")
     (tmp_path / "copy").write_bytes(b"mine")
@@ -359,6 +392,16 @@ def test_a_write_after_the_look_is_noticed_by_the_copy(
         storage.stat("final/a")
     assert left(s3_server, storage) == []
     assert content(storage, "incoming/a") == data[::-1]
+
+
+def test_a_copy_may_have_another_etag(storage: S3) -> None:
+    """Not every server's is a hash of the bytes."""
+    source = put(storage, "incoming/a")
+    storage.bucket.client().meta.events.register(
+        "after-call.s3.CopyObject", lambda parsed, **_: parsed["CopyObjectResult"].update(ETag='"another"')
+    )
+    assert storage.promote("incoming/a", "final/a", etag=source.etag).etag == "another"
+    assert content(storage, "final/a") == TEXT
 
 
 @pytest.mark.parametrize(("operation", "data"), [("CopyObject", TEXT), ("UploadPartCopy", LARGE)])
