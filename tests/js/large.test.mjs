@@ -667,17 +667,30 @@ describe("a large file", () => {
       change(world.sessions[0]);
       await until(begin());
       assert.equal(transfers[1].state, "ready");
-      assert.equal(calls("POST"), 1);
+      assert.deepEqual([calls("POST"), calls("DELETE s1")], [1, 0]);
       assert.deepEqual(sentParts(), [1, 2, 3, 4, 5]);
       assert.deepEqual(Object.keys(store), []);
     });
   }
+
+  test("one that is gone is forgotten even when no other can be opened", async () => {
+    await cutOff("multipart", part);
+    world.sessions[0].lost = true;
+    world.faults = [{ on: "POST", status: 422, code: "too_large" }];
+    await until(begin());
+    assert.equal(transfers[1].problem.code, "too_large");
+    assert.deepEqual(Object.keys(store), []);
+  });
 
   test("a ticket that is too old is no reason to forget", async () => {
     await cutOff("multipart", part);
     world.faults = [{ on: "GET", status: 403, code: "ticket_expired" }];
     await until(begin());
     assert.equal(transfers[1].problem.code, "ticket_expired");
+    leave();
+    world.faults = [{ on: "parts", status: 403, code: "ticket_expired" }];
+    await until(begin());
+    assert.equal(transfers[2].problem.code, "ticket_expired");
     leave();
     await until(begin());
     assert.deepEqual(sentParts(), [3, 4, 5]);
@@ -746,6 +759,7 @@ describe("a large file", () => {
       assert.equal(transfers[0].state, "ready");
       assert.equal(world.sessions[0].bytes, size);
       assert.equal(calls("GET s1"), 2);
+      assert.ok(seen.every(([state]) => state !== "waiting"));
     });
 
     test("after a break it goes on where the storage is", async () => {

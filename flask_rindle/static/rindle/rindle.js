@@ -526,8 +526,9 @@ export async function inParallel(items, limit, task, signal) {
  * @param {() => Promise<G>} take @param {(grant: G) => Promise<T>} put @param {() => void} [drop]
  */
 export async function withGrant(take, put, drop = () => {}) {
+  const first = await take();
   try {
-    return await put(await take());
+    return await put(first);
   } catch (error) {
     if (!(error instanceof Problem) || error.status !== 403) throw error;
     drop();
