@@ -27,6 +27,8 @@ from botocore.config import Config
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 90
+# Ends the command with standard input, so that nothing is left when a test run is killed.
+UNTIL_INPUT_ENDS = """ "$@" </dev/null & pid=$!; cat >/dev/null; kill $pid; wait $pid """
 REGION = "us-east-1"
 
 
@@ -101,7 +103,7 @@ def await_answer(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 @contextmanager
 def server(command: list[str], log: Path, url: str, environment: Mapping[str, str] | None = None) -> Iterator[None]:
-    """The command while it answers at `url`; ends with its standard input, or is ended."""
+    """The command, which ends with its standard input, while it answers at `url`."""
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=out, stderr=out, env={**os.environ, **(environment or {})}
@@ -111,8 +113,6 @@ def server(command: list[str], log: Path, url: str, environment: Mapping[str, st
         yield
     finally:
         process.stdin.close()
-        if environment is not None:
-            process.terminate()
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
@@ -137,7 +137,7 @@ def localstack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         "DNS_ADDRESS": "0",
         "LOCALSTACK_VOLUME_DIR": str(folder / "volume"),
     }
-    command = [str(python), "-m", "localstack.runtime.main"]
+    command = ["sh", "-c", UNTIL_INPUT_ENDS, "sh", str(python), "-m", "localstack.runtime.main"]
     url = f"http://127.0.0.1:{port}/_localstack/health"
     with server(command, folder / "log", url, environment), connected("localstack", port, "test", "test") as running:
         yield running
