@@ -7,11 +7,12 @@ them; those that have grown wait their turn in a temporary file.
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
@@ -23,6 +24,7 @@ from flask_rindle.storage.base import CHUNK_BYTES, Part
 from flask_rindle.storage.s3_bucket import Bucket
 from flask_rindle.storage.s3_errors import OF_UPLOADS
 from flask_rindle.storage.s3_objects import plain_etag, quoted
+from flask_rindle.storage.s3_slices import Slice, slices_of
 from flask_rindle.types import MB
 
 SMALLEST_PART = 5 * MB
@@ -31,7 +33,9 @@ PARTS_BEFORE_GROWTH = 1000
 LARGEST_IN_MEMORY = 16 * MB
 PARTS_AT_ONCE = 3  # and one that is being read
 
-Body = bytearray | BinaryIO
+SLICES_AT_ONCE = 8
+
+Body = bytearray | BinaryIO | Slice
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +47,31 @@ def part_bytes(number: int) -> int:
 
 def put_stream(bucket: Bucket, key: str, source: BinaryIO, headers: Mapping[str, str]) -> tuple[int, str]:
     """Store all that the source gives; how many bytes those were, and their etag. Its own errors pass unchanged."""
+    slices = slices_of(source)
+    if len(slices) > 1:
+        stored = PartedPut(bucket, key, headers).send(iter(slices), lambda _: SLICES_AT_ONCE)
+        source.seek(0, os.SEEK_END)
+        return stored
     first = read_part(source, part_bytes(1))
     second = read_part(source, part_bytes(2)) if size_of(first) == part_bytes(1) else bytearray()
     if not size_of(second):
         answer = bucket.call("put_object", key, {"Body": first, **headers})
         return size_of(first), plain_etag(answer)
-    return PartedPut(bucket, key, headers).send((first, second), source)
+    return PartedPut(bucket, key, headers).send(_bodies(deque((first, second)), source), _parts_in_memory)
+
+
+def _bodies(ahead: deque[Body], source: BinaryIO) -> Iterator[Body]:
+    """The parts that were read ahead, and the rest of the source; none is kept here."""
+    for number in count(1):
+        body = ahead.popleft() if ahead else read_part(source, part_bytes(number))
+        if not size_of(body):
+            return
+        yield body
+        del body
+
+
+def _parts_in_memory(number: int) -> int:
+    return max(1, PARTS_AT_ONCE * SMALLEST_PART // part_bytes(number))
 
 
 def read_part(source: BinaryIO, size: int) -> Body:
@@ -184,25 +207,28 @@ class PartedPut:
         marked = {**headers, "Metadata": self._mark}
         self._upload_id = start(bucket, key, marked)
 
-    def send(self, first: Sequence[Body], source: BinaryIO) -> tuple[int, str]:
-        """Send these parts and the rest of the source; size and etag. Leaves nothing behind when it fails."""
+    def send(self, bodies: Iterator[Body], at_once: Callable[[int], int]) -> tuple[int, str]:
+        """Send these parts; size and etag. Leaves nothing behind when it fails.
+
+        `at_once`: how many may be on their way when the part of a number is about to follow.
+        """
         try:
-            parts = self._send_all(deque(first), source)
+            parts = self._send_all(bodies, at_once)
             return sum(part.size_bytes for part in parts), self._complete(parts)
         except BaseException:
             abort_quietly(self._bucket, self._key, self._upload_id)
             raise
 
-    def _send_all(self, waiting: deque[Body], source: BinaryIO) -> list[Part]:
+    def _send_all(self, bodies: Iterator[Body], at_once: Callable[[int], int]) -> list[Part]:
         sent: list[Part] = []
         sending: deque[Future[Part]] = deque()
-        with ThreadPoolExecutor(PARTS_AT_ONCE, "rindle-put") as threads:
+        with ThreadPoolExecutor(at_once(1), "rindle-put") as threads:
             try:
                 for number in count(1):
-                    while len(sending) >= max(1, PARTS_AT_ONCE * SMALLEST_PART // part_bytes(number)):
+                    while len(sending) >= at_once(number):
                         sent.append(sending.popleft().result())
-                    body = waiting.popleft() if waiting else read_part(source, part_bytes(number))
-                    if not size_of(body):
+                    body = next(bodies, None)
+                    if body is None:
                         break
                     sending.append(threads.submit(self._send, number, body))
                     del body
