@@ -307,8 +307,8 @@ class ConfiguresCors(Ability):
     capability = Capability.CORS
 
     @abstractmethod
-    def cors_rules(self, origins: Sequence[str]) -> list[dict[str, object]]:
-        """What these origins need, as the provider's own tools take it in JSON."""
+    def cors_rules(self, origins: Sequence[str]) -> object:
+        """What these origins need, as the provider's own tools take it in JSON. Raises ValueError for no origin."""
 
     @abstractmethod
     def apply_cors(self, origins: Sequence[str]) -> None:

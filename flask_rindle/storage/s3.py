@@ -202,26 +202,24 @@ class S3(Storage, PresignsPut, UploadsParts, Promotes, ConfiguresCors):
         )
         return move.run()
 
-    def cors_rules(self, origins: Sequence[str]) -> list[dict[str, object]]:
-        """What these origins need. Raises ValueError for what is no origin."""
+    def cors_rules(self, origins: Sequence[str]) -> dict[str, object]:
+        """What these origins need, as `aws s3api put-bucket-cors` takes it. Raises ValueError for what is no origin."""
         for origin in origins:
             if not is_web_origin(origin):
                 msg = f"{origin!r} is no origin; write one such as https://app.example.com"
                 raise ValueError(msg)
-        return [
-            {
-                "AllowedOrigins": list(origins),
-                "AllowedMethods": ["PUT", "GET", "HEAD"],
-                "AllowedHeaders": [*sent_headers(self.bucket), "range"],
-                "ExposeHeaders": ["ETag", "Content-Range", "Content-Length", "Retry-After"],
-                "MaxAgeSeconds": PREFLIGHT_SECONDS,
-            }
-        ]
+        rule = {
+            "AllowedOrigins": list(origins),
+            "AllowedMethods": ["PUT", "GET", "HEAD"],
+            "AllowedHeaders": [*sent_headers(self.bucket), "range"],
+            "ExposeHeaders": ["ETag", "Content-Range", "Content-Length", "Retry-After"],
+            "MaxAgeSeconds": PREFLIGHT_SECONDS,
+        }
+        return {"CORSRules": [rule]}
 
     def apply_cors(self, origins: Sequence[str]) -> None:
         """Replace the bucket's rules by these."""
-        rules = {"CORSRules": self.cors_rules(origins)}
-        bucket = self.bucket.options.bucket
+        rules, bucket = self.cors_rules(origins), self.bucket.options.bucket
         with self.bucket.translate(bucket):
             self.bucket.client().put_bucket_cors(Bucket=bucket, CORSConfiguration=rules)
 

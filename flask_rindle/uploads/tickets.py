@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flask_rindle.attachments import OwnerKey
@@ -26,6 +26,7 @@ class Ticket:
     actor: str | None = None
     max_files: int = 1
     view: Mapping[str, Any] | None = None
+    expires_at: datetime | None = None  # of one that was opened
 
 
 class Tickets:
@@ -53,7 +54,7 @@ class Tickets:
     def open(self, text: str, *, actor: str | None, late: bool = False) -> Ticket:
         """The ticket, if it is genuine, in time, and not made out to somebody else.
 
-        `late`: also one that has expired, for what was begun with it. Raises TicketInvalid and TicketExpired.
+        `late`: also one that has expired, for what was begun while it was good. Raises TicketInvalid and TicketExpired.
         """
         try:
             payload = self._tokens.open(Purpose.TICKET, text, late=late)
@@ -73,4 +74,5 @@ class Tickets:
             actor=payload["actor"],
             max_files=payload["max_files"],
             view=payload["view"],
+            expires_at=datetime.fromtimestamp(payload["exp"], UTC),
         )

@@ -15,6 +15,7 @@ from flask_rindle.errors import (
     MalformedRequest,
     NotFound,
     RindleError,
+    TicketExpired,
     TicketUsed,
 )
 from flask_rindle.models.asset import Asset
@@ -125,12 +126,12 @@ def _ticket(engine: Engine) -> Ticket:
 
 
 def _own(engine: Engine, session_id: uuid.UUID) -> tuple[Ticket, UploadSession, Asset | None]:
-    """What was begun in time may be finished with the same ticket, however long the bytes take."""
+    """What was begun while a ticket was good may be finished with it, however long the bytes take."""
     text = request.headers.get(TICKET_HEADER, "")
     ticket = engine.tickets.open(text, actor=engine.host.actor(), late=True)
     session, asset = owned_by(engine, ticket, str(session_id))
-    if session.ticket_id != ticket.id:
-        ticket = _ticket(engine)
+    if ticket.expires_at is not None and ticket.expires_at < session.created_at:
+        raise TicketExpired
     return ticket, session, asset
 
 

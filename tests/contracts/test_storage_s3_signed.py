@@ -429,7 +429,7 @@ def test_rules_replace_the_ones_before(storage: S3) -> None:
 @pytest.mark.parametrize("options", [{}, ENCRYPTED, {"if_none_match": False}], ids=["plain", "encrypted", "repeatable"])
 def test_rules_allow_what_a_put_sends(aws: Callable[..., S3], options: dict[str, Any]) -> None:
     storage = aws(**options)
-    (rule,) = storage.cors_rules([PAGE])
+    (rule,) = storage.cors_rules([PAGE])["CORSRules"]
     upload = storage.presign_put("a", replace(TERMS, checksum=checksum(DATA)))
     assert {name.lower() for name in upload.headers} | {"range"} == set(rule["AllowedHeaders"])
     assert set(rule["AllowedMethods"]) == {"PUT", "GET", "HEAD"}

@@ -464,14 +464,18 @@ class TestRoutes:
             assert client.get(url, headers=other).status_code == status
             assert client.delete(url, headers=other).status_code == status
 
-    def test_an_old_ticket_finishes_what_it_began_and_begins_nothing(
+    def test_an_old_ticket_finishes_what_was_begun_in_its_time_and_begins_nothing(
         self, app: Flask, client: FlaskClient, clock: FrozenClock
     ) -> None:
-        headers, another = self.ticket(app, expires_in=60), self.ticket(app, expires_in=60)
+        older = self.ticket(app, expires_in=60)
+        clock.tick(minutes=2)
+        headers = self.ticket(app, expires_in=60)
         opened = self.opened(client, headers)
+        picked_up = self.ticket(app, expires_in=60)
         clock.tick(hours=2)
         url = f"/rindle/uploads/{opened['id']}"
-        assert client.post(f"{url}/parts", json={"numbers": [1]}, headers=headers).status_code == 200
-        assert client.get(url, headers=another).json["code"] == "ticket_expired"
+        for late in (headers, picked_up):
+            assert client.post(f"{url}/parts", json={"numbers": [1]}, headers=late).status_code == 200
+        assert client.get(url, headers=older).json["code"] == "ticket_expired"
         body = {"filename": "film.txt", "byte_size": 10}
         assert client.post("/rindle/uploads", json=body, headers=headers).json["code"] == "ticket_expired"
