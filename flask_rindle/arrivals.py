@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flask_rindle.errors import ObjectNotFound, UploadGone
-from flask_rindle.models.states import Strategy
+from flask_rindle.errors import CapabilityMissing, InvalidToken, ObjectNotFound, UploadGone
+from flask_rindle.models.states import SessionState, Strategy
 from flask_rindle.models.upload import UploadSession
 from flask_rindle.security.vault import Vault
 from flask_rindle.storage.base import Part, ResumableState, Storage, UploadsParts, UploadsResumably, require
+
+log = logging.getLogger("flask_rindle.uploads")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +38,21 @@ class Arrivals:
         if session.strategy == Strategy.RESUMABLE and session.session_uri is not None:
             storage = require(self._storages[session.storage], UploadsResumably)
             progress = storage.resumable_progress(session.upload_key, self._vault.open(session.session_uri))
+            if progress.state is ResumableState.EXPIRED:
+                return _look_at_object(self._storages[session.storage], session.upload_key)
             return Arrival(received_bytes=progress.committed_bytes, state=progress.state)
         return Arrival(received_bytes=session.received_bytes or 0)
 
     def call_off(self, session: UploadSession) -> None:
-        """Have the storage refuse what still comes; quiet when the upload is over there."""
+        """Have the storage refuse what still comes; quiet when the upload is over, or cannot be reached any more."""
+        if session.state == SessionState.COMPLETED:
+            return
+        try:
+            self._call_off(session)
+        except (CapabilityMissing, InvalidToken) as error:
+            log.warning("the upload of session %s cannot be called off: %s", session.id, error)
+
+    def _call_off(self, session: UploadSession) -> None:
         storage = self._storages[session.storage]
         if session.strategy == Strategy.MULTIPART:
             require(storage, UploadsParts).abort_parts(session.upload_key, session.multipart_upload_id)

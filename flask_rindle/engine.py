@@ -332,7 +332,7 @@ def build_engine(
         sessions=sessions,
         arrivals=arrivals,
         multipart=Multipart(parts.storages, database, clock, sessions, url_ttl=settings.signed_url_ttl),
-        resumable=Resumable(parts.storages, database, clock, sessions=sessions, arrivals=arrivals, vault=vault),
+        resumable=Resumable(parts.storages, database, clock, vault=vault),
         clock=clock,
         session_ttl=settings.upload_session_ttl,
         url_ttl=settings.signed_url_ttl,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, BinaryIO, TypedDict, Unpack
@@ -26,11 +25,12 @@ from flask_rindle.models.database import DEFAULT_BUSY_TIMEOUT_SECONDS
 from flask_rindle.models.states import Strategy, VariantState
 from flask_rindle.profiles import Profile
 from flask_rindle.readiness import Feed
+from flask_rindle.security.origins import is_origin
 from flask_rindle.settings import find_problems, read_settings, read_storages
 from flask_rindle.slots import asset_id_of, host_session, ticket_for
 from flask_rindle.storage.base import PresignedUpload, Storage, StoredObject
 from flask_rindle.templating import RindleTemplates, events_token
-from flask_rindle.types import Checksum, Clock, Disposition, parse_id, utcnow
+from flask_rindle.types import Checksum, Clock, Disposition, life, parse_id, utcnow
 from flask_rindle.uploads.announcement import Announcement
 from flask_rindle.uploads.answers import Completion, MultipartUpload, ResumableStatus, ResumableUpload
 from flask_rindle.uploads.multipart import parse_parts
@@ -141,7 +141,7 @@ class Rindle:
         engine = self.engine
         declared = engine.profiles.get(profile)
         ticket = ticket_for(engine, declared, owner=owner, slot=slot, actor=actor, max_files=max_files)
-        return engine.tickets.issue(ticket, expires_in=timedelta(seconds=expires_in))
+        return engine.tickets.issue(ticket, expires_in=life("expires_in", expires_in))
 
     def initiate_upload(self, profile: type[Profile] | str, **file: Unpack[FileToCome]) -> UploadSession:
         """Open a session for one file. Raises what the profile refuses."""
@@ -190,6 +190,8 @@ class Rindle:
 
         `origin`: the page that will send the bytes, such as `https://example.org`. Raises UploadUnsupported.
         """
+        if origin is not None and not is_origin(origin):
+            raise MalformedRequest("origin", "must be written https://example.org, as browsers name a page")
         session = self._begin(self._open(profile, file, Strategy.RESUMABLE), origin=origin)
         return ResumableUpload.of(session, self.engine.uploads.resumable.uri(session))
 
@@ -228,7 +230,7 @@ class Rindle:
     def events_token(self, *topics: str, expires_in: int = 3600) -> str:
         """A token for the event stream; topics are written `asset:<id>`. `expires_in` in seconds."""
         assets = [asset_id_of(topic.removeprefix("asset:")) for topic in topics]
-        return events_token(self.engine, assets, expires_in=timedelta(seconds=expires_in))
+        return events_token(self.engine, assets, expires_in=life("expires_in", expires_in))
 
     # Attachments
 
@@ -290,17 +292,17 @@ class Rindle:
         """
         engine = self.engine
         who = engine.host.actor() if actor is None else actor
-        life = None if expires_in is None else timedelta(seconds=expires_in)
+        lasts = None if expires_in is None else life("expires_in", expires_in)
         if isinstance(asset_or_profile, type):
-            if key is None:
-                raise MalformedRequest("key", "must be given with a profile")
+            if not isinstance(key, str):
+                raise MalformedRequest("key", "must be given with a profile, as text")
             profile = engine.profiles.get(asset_or_profile)
             return engine.delivery.key_url(
-                profile, key, actor=who, expires_in=life, disposition=disposition, filename=filename
+                profile, key, actor=who, expires_in=lasts, disposition=disposition, filename=filename
             )
         asset = _loaded(engine.feed, asset_or_profile)
         engine.delivery.authorize(asset, who)
-        return engine.delivery.original_url(asset, expires_in=life, disposition=disposition, filename=filename)
+        return engine.delivery.original_url(asset, expires_in=lasts, disposition=disposition, filename=filename)
 
     def variant_url(
         self,
@@ -313,13 +315,13 @@ class Rindle:
     ) -> str:
         """Where a variant is; until it is ready the original, or NotDeliverable with `fallback=None`."""
         engine = self.engine
-        life = None if expires_in is None else timedelta(seconds=expires_in)
+        lasts = None if expires_in is None else life("expires_in", expires_in)
         found = engine.feed.asset(asset_id_of(asset))
         engine.delivery.authorize(found, engine.host.actor() if actor is None else actor, variant=name)
         ready = engine.delivery.ready_variant(found, name)
         if ready is not None:
-            return engine.delivery.variant_url(found, ready, expires_in=life)
-        return engine.delivery.fallback_url(found, name, fallback, expires_in=life)
+            return engine.delivery.variant_url(found, ready, expires_in=lasts)
+        return engine.delivery.fallback_url(found, name, fallback, expires_in=lasts)
 
     # Objects under bare keys: no row is written, and nothing is checked against the profile
 

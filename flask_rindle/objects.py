@@ -12,7 +12,7 @@ from flask_rindle.errors import MalformedRequest, StorageError, UploadUnsupporte
 from flask_rindle.profiles import Profile, ProfileRegistry
 from flask_rindle.security.mime import canonical_type
 from flask_rindle.storage.base import PresignedUpload, PresignsPut, PutTerms, Storage, StoredObject, require
-from flask_rindle.types import Checksum
+from flask_rindle.types import Checksum, life
 
 log = logging.getLogger("flask_rindle.objects")
 
@@ -34,7 +34,7 @@ class Objects:
     def store(self, profile: ProfileLike, key: str, file: BinaryIO, *, content_type: str | None = None) -> StoredObject:
         """Store everything that `file` gives, replacing what was there."""
         public = self._profiles.get(profile).public
-        return self.storage_for(profile).put(key, file, content_type=content_type, public=public)
+        return self.storage_for(profile).put(_text(key), file, content_type=content_type, public=public)
 
     def store_variant(
         self,
@@ -66,22 +66,30 @@ class Objects:
         """A URL to PUT just these bytes at; `expires_in` in seconds. Raises UploadUnsupported, MalformedRequest."""
         if type(byte_size) is not int or byte_size < 0:
             raise MalformedRequest("byte_size", "must be a whole number of bytes")
+        if content_type is not None and not isinstance(content_type, str):
+            raise MalformedRequest("content_type", "must be text")
         terms = PutTerms(
-            expires_in=self._url_ttl if expires_in is None else timedelta(seconds=expires_in),
+            expires_in=self._url_ttl if expires_in is None else life("expires_in", expires_in),
             content_type=canonical_type(content_type),
             size_bytes=byte_size,
             checksum=Checksum.of(checksum),
         )
-        return require(self.storage_for(profile), PresignsPut, UploadUnsupported).presign_put(key, terms)
+        return require(self.storage_for(profile), PresignsPut, UploadUnsupported).presign_put(_text(key), terms)
 
     def download(self, profile: ProfileLike, key: str, path: Path) -> StoredObject:
         """Write an object into a new file, and tell which version it was. Raises ObjectNotFound."""
-        return self.storage_for(profile).save_to(key, path)
+        return self.storage_for(profile).save_to(_text(key), Path(path))
 
     def head(self, profile: ProfileLike, key: str) -> StoredObject:
         """Size, etag and type of an object. Raises ObjectNotFound."""
-        return self.storage_for(profile).stat(key)
+        return self.storage_for(profile).stat(_text(key))
 
     def delete(self, profile: ProfileLike, key: str) -> None:
         """Remove an object; no error when there is none."""
-        self.storage_for(profile).delete(key)
+        self.storage_for(profile).delete(_text(key))
+
+
+def _text(key: object) -> str:
+    if not isinstance(key, str):
+        raise MalformedRequest("key", "must be text")
+    return key

@@ -12,7 +12,7 @@ from flask_rindle.errors import InvalidProfile, UnknownName
 from flask_rindle.processing.base import Scanner
 from flask_rindle.recipes.base import Recipe
 from flask_rindle.security.mime import OCTET_STREAM, canonical_type
-from flask_rindle.settings import MAX_SECONDS
+from flask_rindle.types import MAX_SECONDS
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _EXTENSION = re.compile(r"\.[a-z0-9]{1,15}")

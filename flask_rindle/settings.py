@@ -11,9 +11,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from flask_rindle.types import MAX_SECONDS
+
 MAX_STORAGE_CHARACTERS = 64
-# Ten years, and more threads than a process is good for.
-MAX_SECONDS = 315_360_000
+# More threads than a process is good for.
 MAX_WORKERS = 256
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+/?")
 JOB_BACKENDS = ("embedded", "celery", "inline")

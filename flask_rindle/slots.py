@@ -27,6 +27,10 @@ def asset_id_of(asset: Asset | uuid.UUID | str) -> uuid.UUID:
     return asset_id
 
 
+MAX_FILES = 10_000
+MAX_ACTOR_CHARACTERS = 255
+
+
 def host_session() -> Session:
     """The host's `db.session` of this context."""
     session: Session = current_app.extensions["sqlalchemy"].session()
@@ -48,18 +52,25 @@ def ticket_for(
         raise MalformedRequest("slot", "and owner go together")
     if slot is not None:
         check_slot(slot)
-    if max_files < 1:
-        raise MalformedRequest("max_files", "must be at least 1")
+    if type(max_files) is not int or not 1 <= max_files <= MAX_FILES:
+        raise MalformedRequest("max_files", f"must be a whole number from 1 to {MAX_FILES}")
+    actor = engine.host.actor() if actor is None else actor
+    if actor is not None and not _is_actor(actor):
+        raise MalformedRequest("actor", f"must be printable text of at most {MAX_ACTOR_CHARACTERS} characters")
     declared = None if owner is None or slot is None else _declared_slot(owner, slot)
     return Ticket(
         profile=profile.name,
         owner=None if owner is None else engine.owners.key(owner),
         slot=slot,
         append=max_files > 1 or (declared is not None and declared.many),
-        actor=engine.host.actor() if actor is None else actor,
+        actor=actor,
         max_files=max_files,
         view=view,
     )
+
+
+def _is_actor(actor: object) -> bool:
+    return isinstance(actor, str) and 0 < len(actor) <= MAX_ACTOR_CHARACTERS and actor.isprintable()
 
 
 def _declared_slot(owner: object, slot: str) -> _Declared | None:

@@ -21,6 +21,7 @@ from flask_rindle.profiles import Profile
 from flask_rindle.security.mime import may_show_inline
 from flask_rindle.security.tokens import Purpose
 from flask_rindle.slots import Slot, ticket_for
+from flask_rindle.types import life
 from flask_rindle.uploads.tickets import Ticket
 
 VIEW_TTL = timedelta(hours=1)
@@ -182,7 +183,7 @@ class RindleTemplates:
             view=View.of(**picture).plain() if picture else None,
         )
         return UploadData(
-            ticket=engine.tickets.issue(ticket, expires_in=timedelta(seconds=expires_in)),
+            ticket=engine.tickets.issue(ticket, expires_in=life("expires_in", expires_in)),
             form_url=url_for("rindle.upload_form"),
             uploads_url=url_for("rindle.open_upload"),
             accept=", ".join(sorted(declared.allow_mime)) if declared.allow_mime else None,

@@ -6,13 +6,14 @@ import re
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import uuid6
 
 from flask_rindle.errors import MalformedRequest
 
+MAX_SECONDS = 315_360_000  # ten years
 KB = 1024
 MB = 1024 * KB
 GB = 1024 * MB
@@ -30,6 +31,13 @@ def utcnow() -> datetime:
 def new_id() -> uuid.UUID:
     """A UUIDv7 (RFC 9562): random, and sorted by the time that it was made."""
     return uuid6.uuid7()
+
+
+def life(field: str, seconds: object) -> timedelta:
+    """A time to live from what a caller gives in seconds. Raises MalformedRequest."""
+    if type(seconds) is not int or not 0 < seconds <= MAX_SECONDS:
+        raise MalformedRequest(field, f"must be a whole number of seconds from 1 to {MAX_SECONDS}")
+    return timedelta(seconds=seconds)
 
 
 def parse_id(value: object) -> uuid.UUID | None:

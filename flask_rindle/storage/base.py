@@ -108,6 +108,7 @@ class PartLimits:
     smallest_bytes: int = 5 * MB
     largest_bytes: int = 5 * GB
     most: int = 10_000
+    largest_object_bytes: int = 5 * 1024 * GB
 
 
 class ResumableState(StrEnum):

@@ -7,7 +7,6 @@ Without the key of a service account nothing can be signed here, so those abilit
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -26,6 +25,7 @@ from flask_rindle.errors import (
 )
 from flask_rindle.security.mime import OCTET_STREAM
 from flask_rindle.security.names import content_disposition
+from flask_rindle.security.origins import check_origin
 from flask_rindle.storage.base import (
     Capability,
     ConfiguresCors,
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
 WEEK = timedelta(days=7)
 OVERWRITES = 5  # how often an object may be overwritten under our hands before we give up
-_ORIGIN = re.compile(r"https?://[^\s/*@?#]+")
 CORS_METHODS = ("GET", "HEAD", "PUT", "POST")
 CORS_HEADERS = (
     "Content-Type",
@@ -221,7 +220,7 @@ class GCS(Storage, PresignsPut, UploadsResumably, Promotes, ConfiguresCors):
         """What these origins need, as `gcloud storage buckets update --cors-file` takes it."""
         return [
             {
-                "origin": [_exact(origin) for origin in origins],
+                "origin": [check_origin(origin) for origin in origins],
                 "method": list(CORS_METHODS),
                 "responseHeader": list(CORS_HEADERS),
                 "maxAgeSeconds": 3600,
@@ -277,11 +276,3 @@ def _signable(expires_in: timedelta) -> timedelta:
     if expires_in > WEEK:
         raise MalformedRequest("expires_in", f"must be at most {int(WEEK.total_seconds())} seconds")
     return max(timedelta(seconds=1), timedelta(seconds=int(expires_in.total_seconds())))
-
-
-def _exact(origin: str) -> str:
-    """The origin, if it is one as browsers write it; a ValueError says what to write instead."""
-    if not _ORIGIN.fullmatch(origin):
-        msg = f"{origin!r} is no exact origin; write one such as https://app.example.com"
-        raise ValueError(msg)
-    return origin

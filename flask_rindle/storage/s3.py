@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from flask_rindle.errors import CapabilityMissing, ObjectNotFound, PartsRefused, TooLarge, UploadGone
 from flask_rindle.security.names import content_disposition
+from flask_rindle.security.origins import check_origin
 from flask_rindle.storage.base import (
     Capability,
     ConfiguresCors,
@@ -32,7 +33,7 @@ from flask_rindle.storage.s3_bucket import Bucket
 from flask_rindle.storage.s3_errors import OF_UPLOADS
 from flask_rindle.storage.s3_moving import Move
 from flask_rindle.storage.s3_objects import object_headers, plain_etag, stored_object
-from flask_rindle.storage.s3_options import S3Options, is_web_origin
+from flask_rindle.storage.s3_options import S3Options
 from flask_rindle.storage.s3_reading import read_range, save
 from flask_rindle.storage.s3_signing import LONGEST, presign, put_params, sent_headers, whole_seconds
 from flask_rindle.storage.s3_writing import abort, abort_all, complete, put_stream, read_part, send_part, start
@@ -204,12 +205,8 @@ class S3(Storage, PresignsPut, UploadsParts, Promotes, ConfiguresCors):
 
     def cors_rules(self, origins: Sequence[str]) -> dict[str, object]:
         """What these origins need, as `aws s3api put-bucket-cors` takes it. Raises ValueError for what is no origin."""
-        for origin in origins:
-            if not is_web_origin(origin):
-                msg = f"{origin!r} is no origin; write one such as https://app.example.com"
-                raise ValueError(msg)
         rule = {
-            "AllowedOrigins": list(origins),
+            "AllowedOrigins": [check_origin(origin) for origin in origins],
             "AllowedMethods": ["PUT", "GET", "HEAD"],
             "AllowedHeaders": [*sent_headers(self.bucket), "range"],
             "ExposeHeaders": ["ETag", "Content-Range", "Content-Length", "Retry-After"],

@@ -47,11 +47,6 @@ class S3Options:
         return {name: value for name, value in given.items() if value is not None}
 
 
-def is_web_origin(text: str) -> bool:
-    """Whether it names a web server, as in https://example.com:8443, and nothing below it."""
-    return is_web_address(text) and not urlsplit(text).path
-
-
 def is_web_address(text: str) -> bool:
     """Whether it is an http or https URL with neither user, query nor fragment."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -28,6 +29,9 @@ class Slice(io.RawIOBase):
         left = max(self._size - self._at, 0)
         wanted = left if size is None or size < 0 else min(size, left)
         chunk = os.pread(self._descriptor, wanted, self._start + self._at)
+        if wanted and not chunk:
+            # The server waits for all that was announced, and we would wait for its answer.
+            raise OSError(errno.EIO, "the file became shorter while it was sent")
         self._at += len(chunk)
         return chunk
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import NoneType
 
 from flask_rindle.errors import MalformedRequest
 from flask_rindle.security.mime import canonical_type
@@ -29,6 +30,9 @@ class Announcement:
         """From raw values; MalformedRequest names the field that is wrong."""
         if byte_size is not None and (type(byte_size) is not int or not 0 <= byte_size <= MAX_BYTES):
             raise MalformedRequest("byte_size", "must be a whole number of bytes")
+        for field, value in (("filename", filename), ("content_type", content_type), ("checksum", checksum)):
+            if not isinstance(value, (str, Checksum, NoneType)):
+                raise MalformedRequest(field, "must be text")
         return cls(
             filename=clean_filename(filename),
             content_type=canonical_type(content_type),

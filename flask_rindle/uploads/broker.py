@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from contextlib import suppress
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from flask_rindle import policy, signals
@@ -61,6 +62,8 @@ from flask_rindle.uploads.resumable import Resumable
 from flask_rindle.uploads.strategies import SEALED, best_strategy, require_strategy
 from flask_rindle.uploads.tickets import Ticket
 
+_SHORTEST_URL = timedelta(seconds=1)
+
 
 class UploadBroker:
     """The one way to upload: sessions own the bytes until the pipeline takes them over."""
@@ -107,6 +110,7 @@ class UploadBroker:
         with self._database.transaction() as db_session:
             asset = self._stage_asset(db_session, profile, announced)
             values = self._session_values(ticket, announced, asset, chosen) | road
+            values["upload_key"] = self._upload_key(values["id"], asset, announced, chosen)
             session = self._reserve(db_session, ticket, values)
             self._outbox.add(db_session, JobKind.EXPIRE, asset.id, not_before=session.expires_at)
             on_commit(db_session, lambda: signals.upload_start.send(profile.name, session_id=session.id))
@@ -144,16 +148,29 @@ class UploadBroker:
         return self.multipart.sign(self.live(session_id), numbers)
 
     def look(self, session_id: uuid.UUID) -> tuple[UploadSession, Arrival]:
-        """The session and what its storage has of it. Raises SessionClosed, also when the storage lost the upload."""
+        """The session and what its storage has of it; more bytes than last time give it its whole time again.
+
+        Raises SessionClosed, also when the storage lost the upload, and TooLarge.
+        """
         session = self.live(session_id)
-        if session.strategy == Strategy.RESUMABLE:
-            arrival = self.resumable.look(session)
-        else:
-            arrival = self._arrivals.look(session)
+        arrival = self._arrivals.look(session)
+        if arrival.received_bytes > (session.received_bytes or 0):
+            self._prolong(session, arrival)
         if arrival.state is ResumableState.EXPIRED:
             self.fail(session_id, UploadGone(session.storage, session.upload_key))
-            raise SessionClosed(SessionState.FAILED)
+            session, _ = self.find(session_id)  # another request may have completed it, and its bytes moved on
+            if session.state != SessionState.COMPLETED:
+                raise SessionClosed(session.state)
         return session, arrival
+
+    def _prolong(self, session: UploadSession, arrival: Arrival) -> None:
+        limit = self._profiles.get(session.profile).max_bytes
+        if limit is not None and arrival.received_bytes > limit:
+            error = TooLarge(limit, arrival.received_bytes)
+            self.fail(session.id, error)
+            raise error
+        with self._database.transaction() as db_session:
+            self._sessions.prolong(db_session, session, received_bytes=arrival.received_bytes)
 
     def _stage_asset(self, db_session: Session, profile: type[Profile], announced: Announcement) -> Asset:
         now = self._clock()
@@ -180,7 +197,6 @@ class UploadBroker:
             "profile": asset.profile,
             "storage": asset.storage,
             "strategy": strategy.value,
-            "upload_key": self._upload_key(session_id, asset, announced, strategy),
             "filename": announced.filename,
             "content_type": announced.content_type,
             "declared_bytes": announced.byte_size,
@@ -197,7 +213,8 @@ class UploadBroker:
         }
 
     def _upload_key(self, session_id: uuid.UUID, asset: Asset, announced: Announcement, strategy: Strategy) -> str:
-        if strategy in SEALED:
+        # Where everybody may read, nothing lies under a key of its own before it has passed the gate.
+        if strategy in SEALED and not self._profiles.get(asset.profile).public:
             return sealed_key(asset.profile, asset.id, extension_for(announced.content_type))
         return incoming_key(session_id)
 
@@ -214,25 +231,32 @@ class UploadBroker:
         with self._database.reading() as db_session:
             return self._load(db_session, session_id)
 
-    def find_repeat(self, ticket: Ticket, announced: Announcement) -> UploadSession | None:
-        """The live or completed session that this very file was announced in with this ticket before."""
-        same = select(UploadSession).where(
+    def find_repeat(self, ticket: Ticket, announced: Announcement, *, is_whole: bool = False) -> UploadSession | None:
+        """The live or completed session that this very file was announced in with this ticket before.
+
+        `is_whole`: the caller has all the bytes, so one will do that was announced without a checksum and has none.
+        """
+        checksum = None if announced.checksum is None else str(announced.checksum)
+        same = UploadSession.checksum.is_not_distinct_from(checksum)
+        if is_whole:
+            same = or_(same, and_(UploadSession.checksum.is_(None), UploadSession.state != SessionState.COMPLETED))
+        query = select(UploadSession).where(
             UploadSession.ticket_id == ticket.id,
             UploadSession.ticket_place.is_not(None),
             UploadSession.filename == announced.filename,
+            UploadSession.content_type == announced.content_type,
             UploadSession.declared_bytes == announced.byte_size,
+            same,
         )
-        if announced.checksum is not None:
-            same = same.where(or_(UploadSession.checksum.is_(None), UploadSession.checksum == str(announced.checksum)))
         with self._database.reading() as db_session:
-            return db_session.scalars(same.order_by(UploadSession.created_at.desc())).first()
+            return db_session.scalars(query.order_by(UploadSession.created_at.desc())).first()
 
     def give_up(self, session_id: uuid.UUID) -> None:
         """End a session whose bytes stopped coming, for another that brings them anew; quiet when it is over."""
         with self._database.transaction() as db_session:
             session, asset = self._load(db_session, session_id)
             if session.state not in SESSION_OVER:
-                values = {"error_code": "superseded", "error_detail": "The file was sent again."}
+                values: dict[str, Any] = {"error_code": "superseded", "error_detail": "The file was sent again."}
                 self._sessions.abandon(db_session, session, asset, SessionState.FAILED, **values)
 
     def sign(self, session_id: uuid.UUID) -> PresignedUpload:
@@ -243,37 +267,45 @@ class UploadBroker:
         presigner = require(self._storages[session.storage], PresignsPut, UploadUnsupported)
         if session.declared_bytes is None:
             raise MalformedRequest("byte_size", "must be given when the upload is opened")
+        life = min(self._url_ttl, session.expires_at - self._clock())
+        if life < _SHORTEST_URL:
+            raise SessionClosed(SessionState.EXPIRED)
+        # Noted before there is a URL: whoever ends the session has to know until when bytes may come.
+        self._note_signed(session_id, None if isinstance(presigner, LinksThroughApp) else self._clock() + life)
         terms = PutTerms(
-            expires_in=min(self._url_ttl, session.expires_at - self._clock()),
+            expires_in=life,
             content_type=session.content_type,
             size_bytes=session.declared_bytes,
             checksum=None if session.checksum is None else Checksum.parse(session.checksum),
         )
-        presigned = presigner.presign_put(session.upload_key, terms)
+        return presigner.presign_put(session.upload_key, terms)
+
+    def _note_signed(self, session_id: uuid.UUID, writable_until: datetime | None) -> None:
+        """`writable_until`: None where the app itself refuses late writers."""
         with self._database.transaction() as db_session:
-            fresh, _ = self._load(db_session, session_id)
-            if fresh.state in (SessionState.INITIALIZED, SessionState.SIGNED):
-                move(db_session, fresh, SessionState.SIGNED, now=self._clock())
-            # The app refuses late writers itself; a storage takes them until its URL expires.
-            if not isinstance(presigner, LinksThroughApp):
-                fresh.writable_until = self._clock() + terms.expires_in
-        return presigned
+            session, _ = self._hold(db_session, session_id)
+            if session.state in SESSION_OVER:
+                raise SessionClosed(session.state)
+            if session.state == SessionState.INITIALIZED:
+                move(db_session, session, SessionState.SIGNED, now=self._clock())
+            if writable_until is not None:
+                session.writable_until = writable_until
 
     def resumable_status(self, session_id: uuid.UUID) -> ResumableStatus:
         """How far a resumable upload is; one that is all there is completed by this. Raises UploadUnsupported."""
         session, _ = self.find(session_id)
         if session.strategy != Strategy.RESUMABLE:
             raise UploadUnsupported(f"upload {session.id}", UploadsResumably.capability)
-        if session.state in (SessionState.EXPIRED, SessionState.FAILED):
+        if session.state in SESSION_OVER and session.state != SessionState.COMPLETED:
             return ResumableStatus(session=session, committed_bytes=0, state=ResumableState.EXPIRED)
         if session.state == SessionState.COMPLETED:
             return _all_there(session)
-        arrival = self.resumable.look(self.live(session_id))
-        if arrival.state is ResumableState.COMPLETE:
+        try:
+            session, arrival = self.look(session_id)
+        except SessionClosed:
+            return self.resumable_status(session_id)
+        if arrival.state is ResumableState.COMPLETE or session.state == SessionState.COMPLETED:
             return _all_there(self.complete(session_id).session)
-        if arrival.state is ResumableState.EXPIRED:
-            self.fail(session_id, UploadGone(session.storage, session.upload_key))
-        session, _ = self.find(session_id)
         return ResumableStatus(session=session, committed_bytes=arrival.received_bytes, state=arrival.state)
 
     def complete(self, session_id: uuid.UUID, parts: Sequence[NamedPart] | None = None) -> Completion:
@@ -288,7 +320,7 @@ class UploadBroker:
         try:
             session = self.live(session_id)
             if session.strategy == Strategy.MULTIPART:
-                self.multipart.assemble(session, parts)
+                self._assemble(session, parts)
             return self._complete(session)
         except (LostRace, SessionClosed, UploadIncomplete):
             # Somebody else may have completed it meanwhile, and the pipeline may have moved the bytes on.
@@ -296,6 +328,13 @@ class UploadBroker:
             if done is None:
                 raise
             return done
+
+    def _assemble(self, session: UploadSession, parts: Sequence[NamedPart] | None) -> None:
+        try:
+            self.multipart.assemble(session, parts)
+        except UploadGone as error:
+            self.fail(session.id, error)
+            raise SessionClosed(SessionState.FAILED) from error
 
     def _complete(self, session: UploadSession) -> Completion:
         stored = self._stat(session)
@@ -310,7 +349,7 @@ class UploadBroker:
     def cancel(self, session_id: uuid.UUID) -> None:
         """End the session and remove what has arrived; quiet when it is cancelled already."""
         with self._database.transaction() as db_session:
-            session, asset = self._load(db_session, session_id)
+            session, asset = self._hold(db_session, session_id)
             if session.state in SESSION_OVER and session.state != SessionState.ABORTED:
                 raise SessionClosed(session.state)
             self._sessions.abandon(db_session, session, asset, SessionState.ABORTED)
@@ -332,7 +371,7 @@ class UploadBroker:
     def _record_completion(self, session_id: uuid.UUID, stored: StoredObject) -> Completion:
         now = self._clock()
         with self._database.transaction() as db_session:
-            session, asset = self._load(db_session, session_id)
+            session, asset = self._hold(db_session, session_id)
             if session.state in SESSION_OVER or asset is None:
                 raise LostRace("upload_session", session_id)
             move(db_session, session, SessionState.VERIFYING, now=now)
@@ -358,7 +397,7 @@ class UploadBroker:
         """The session, if it can still go on; one whose time is over ends here. Raises NotFound, SessionClosed."""
         session, _ = self.find(session_id)
         if session.state not in SESSION_OVER and self._is_expired(session):
-            self._expire(session_id)
+            self._expire_or_prolong(session)
             session, _ = self.find(session_id)
         self.require_live(session)
         return session
@@ -373,21 +412,31 @@ class UploadBroker:
     def _is_expired(self, session: UploadSession) -> bool:
         return self._clock() >= session.expires_at
 
-    def _expire(self, session_id: uuid.UUID) -> None:
-        with self._database.transaction() as db_session:
-            session, asset = self._load(db_session, session_id)
-            if session.state not in SESSION_OVER:
-                self._sessions.abandon(db_session, session, asset, SessionState.EXPIRED)
+    def _expire_or_prolong(self, session: UploadSession) -> None:
+        """Somebody asks, so bytes that are there count; where there are none, the time is over."""
+        if session.strategy in SEALED and self._arrivals.look(session).received_bytes:
+            with self._database.transaction() as db_session:
+                self._sessions.prolong(db_session, session)
+        late = UploadSession.expires_at <= self._clock()
+        with suppress(LostRace), self._database.transaction() as db_session:
+            fresh, asset = self._hold(db_session, session.id)
+            if fresh.state not in SESSION_OVER:
+                self._sessions.abandon(db_session, fresh, asset, SessionState.EXPIRED, only_if=late)
 
     def fail(self, session_id: uuid.UUID, error: BaseException) -> None:
         """End a session that ran into trouble, and say which; quiet when it is over."""
         code = error.code if isinstance(error, RindleError) else "connection_lost"
         detail = error.public_message if isinstance(error, RindleError) else "The connection broke off."
         with self._database.transaction() as db_session:
-            session, asset = self._load(db_session, session_id)
+            session, asset = self._hold(db_session, session_id)
             if session.state not in SESSION_OVER:
-                values = {"error_code": code, "error_detail": detail}
+                values: dict[str, Any] = {"error_code": code, "error_detail": detail}
                 self._sessions.abandon(db_session, session, asset, SessionState.FAILED, **values)
+
+    def _hold(self, db_session: Session, session_id: uuid.UUID) -> tuple[UploadSession, Asset | None]:
+        """As it is now, until the caller's commit: no other request can move it meanwhile."""
+        db_session.get(UploadSession, session_id, with_for_update=True)
+        return self._load(db_session, session_id)
 
     def _load(self, db_session: Session, session_id: uuid.UUID) -> tuple[UploadSession, Asset | None]:
         session = db_session.get(UploadSession, session_id)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from flask_rindle.errors import (
     MalformedRequest,
+    ObjectNotFound,
     PartsRefused,
     SessionClosed,
+    StorageError,
     TooLarge,
     UploadGone,
     UploadIncomplete,
@@ -30,6 +33,8 @@ from flask_rindle.storage.base import (
     require,
 )
 from flask_rindle.types import MB, Clock
+
+log = logging.getLogger("flask_rindle.uploads")
 
 PART_BYTES = 8 * MB
 MOST_AT_ONCE = 100
@@ -65,6 +70,8 @@ def parse_parts(raw: object) -> list[NamedPart]:
 
 def choose_part_bytes(size_bytes: int, limits: PartLimits) -> int:
     """How large the parts of an upload are; all but the last are equal. Raises TooLarge."""
+    if size_bytes > limits.largest_object_bytes:
+        raise TooLarge(limits.largest_object_bytes, size_bytes)
     least = max(PART_BYTES, limits.smallest_bytes, -(-size_bytes // limits.most))
     part_bytes = -(-least // MB) * MB
     if part_bytes > limits.largest_bytes:
@@ -121,11 +128,22 @@ class Multipart:
         terms = UploadTerms(content_type=session.content_type, size_bytes=Layout.of(session).size_bytes, public=public)
         storage = self._storage_of(session)
         upload_id = storage.start_parts(session.upload_key, terms)
-        if not self._note(session, upload_id):
+        kept = False
+        try:
+            kept = self._note(session, upload_id)
+        finally:
+            if not kept:
+                self._drop(session, storage, upload_id)
+
+    def _drop(self, session: UploadSession, storage: UploadsParts, upload_id: str) -> None:
+        """Remove an upload that nobody will use; what cannot be removed now goes with the session."""
+        try:
             storage.abort_parts(session.upload_key, upload_id)
+        except StorageError as error:
+            log.warning("a spare upload of session %s was not removed: %s", session.id, error)
 
     def _note(self, session: UploadSession, upload_id: str) -> bool:
-        """Keep the id; False when another request was faster. SessionClosed leaves the rest to the purge."""
+        """Keep the id; False when another request was faster. Raises SessionClosed."""
         with self._database.transaction() as db_session:
             fresh = db_session.get_one(UploadSession, session.id, with_for_update=True)
             if fresh.state in SESSION_OVER:
@@ -167,7 +185,7 @@ class Multipart:
         """Have the storage put the object together from its parts; quiet when that was done already.
 
         `named`: the parts that the client believes to have sent, or None. Raises UploadIncomplete with the
-        numbers that are missing, and MalformedRequest when an etag is not the storage's.
+        numbers that are missing, UploadGone, and MalformedRequest when an etag is not the storage's.
         """
         layout = Layout.of(session)
         if session.multipart_upload_id is None:
@@ -183,10 +201,20 @@ class Multipart:
         except PartsRefused as error:
             raise UploadIncomplete from error
         except UploadGone:
-            return  # put together by another request, or gone: the object shows which
+            # Put together by another request, or gone: the object shows which.
+            if not _stands(self._storages[session.storage], session.upload_key):
+                raise
 
     def _storage_of(self, session: UploadSession) -> UploadsParts:
         return require(self._storages[session.storage], UploadsParts, UploadUnsupported)
+
+
+def _stands(storage: Storage, key: str) -> bool:
+    try:
+        storage.stat(key)
+    except ObjectNotFound:
+        return False
+    return True
 
 
 def _checked(numbers: Sequence[int], layout: Layout) -> list[int]:

@@ -8,7 +8,7 @@ from typing import BinaryIO, cast
 
 from sqlalchemy import select
 
-from flask_rindle.errors import NotFound, SessionClosed, TooLarge
+from flask_rindle.errors import MalformedRequest, NotFound, SessionClosed, TooLarge
 from flask_rindle.lifecycle import move
 from flask_rindle.models.database import Database
 from flask_rindle.models.states import SessionState
@@ -19,6 +19,7 @@ from flask_rindle.storage.base import Storage, StoredObject
 from flask_rindle.types import Clock
 from flask_rindle.uploads.answers import Completion
 from flask_rindle.uploads.broker import UploadBroker
+from flask_rindle.uploads.strategies import SEALED
 
 
 class Proxied:
@@ -61,6 +62,8 @@ class Proxied:
     def receive(self, session_id: uuid.UUID, source: BinaryIO) -> Completion:
         """Store what `source` gives and complete the session; a failure fails it and keeps nothing."""
         session = self._broker.live(session_id)
+        if session.strategy in SEALED:
+            raise MalformedRequest("session", "is of an upload that goes past the app")
         profile = self._profiles.get(session.profile)
         with self._database.transaction() as db_session:
             session = db_session.get_one(UploadSession, session_id)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
-from flask_rindle.arrivals import Arrival, Arrivals
-from flask_rindle.errors import SessionClosed, UploadIncomplete, UploadUnsupported
+from flask_rindle.errors import SessionClosed, StorageError, UploadIncomplete, UploadUnsupported
 from flask_rindle.lifecycle import move
 from flask_rindle.models.database import Database
 from flask_rindle.models.states import SESSION_OVER, SessionState
 from flask_rindle.models.upload import UploadSession
 from flask_rindle.security.vault import Vault
-from flask_rindle.sessions import Sessions
 from flask_rindle.storage.base import ResumableStart, Storage, UploadsResumably, UploadTerms, require
 from flask_rindle.types import Clock
+
+log = logging.getLogger("flask_rindle.uploads")
 
 
 class Resumable:
@@ -25,15 +26,11 @@ class Resumable:
         database: Database,
         clock: Clock,
         *,
-        sessions: Sessions,
-        arrivals: Arrivals,
         vault: Vault,
     ) -> None:
         self._storages = storages
         self._database = database
         self._clock = clock
-        self._sessions = sessions
-        self._arrivals = arrivals
         self._vault = vault
 
     def begin(self, session: UploadSession, *, public: bool, origin: str | None) -> None:
@@ -43,13 +40,19 @@ class Resumable:
         terms = UploadTerms(content_type=session.content_type, size_bytes=session.declared_bytes, public=public)
         storage = require(self._storages[session.storage], UploadsResumably, UploadUnsupported)
         start = storage.start_resumable(session.upload_key, terms, origin=origin)
+        kept = False
         try:
             kept = self._note(session, start)
-        except SessionClosed:
-            storage.cancel_resumable(session.upload_key, start.uri)
-            raise
-        if not kept:
-            storage.cancel_resumable(session.upload_key, start.uri)
+        finally:
+            if not kept:
+                self._drop(session, storage, start.uri)
+
+    def _drop(self, session: UploadSession, storage: UploadsResumably, uri: str) -> None:
+        """Cancel an upload that nobody will use; the storage forgets by itself what cannot be cancelled now."""
+        try:
+            storage.cancel_resumable(session.upload_key, uri)
+        except StorageError as error:
+            log.warning("a spare upload of session %s was not cancelled: %s", session.id, error)
 
     def _note(self, session: UploadSession, start: ResumableStart) -> bool:
         """Keep the URI, encrypted; False when another request was faster."""
@@ -79,13 +82,3 @@ class Resumable:
     def chunk(self, session: UploadSession) -> int:
         """Every request of the upload but the last has a multiple of so many bytes."""
         return require(self._storages[session.storage], UploadsResumably, UploadUnsupported).chunk_bytes
-
-    def look(self, session: UploadSession) -> Arrival:
-        """How far it is, in the storage's words; more bytes than last time give the session its time again."""
-        if session.session_uri is None:
-            raise UploadIncomplete
-        arrival = self._arrivals.look(session)
-        if arrival.received_bytes > (session.received_bytes or 0):
-            with self._database.transaction() as db_session:
-                self._sessions.prolong(db_session, session, received_bytes=arrival.received_bytes)
-        return arrival

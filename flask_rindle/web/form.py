@@ -87,7 +87,7 @@ def _session_for(engine: Engine, ticket: Ticket, file: IncomingFile) -> UploadSe
     try:
         return engine.uploads.open(ticket, announced, strategy=Strategy.FORM)
     except TicketUsed:
-        repeat = engine.uploads.find_repeat(ticket, announced)
+        repeat = engine.uploads.find_repeat(ticket, announced, is_whole=True)
         if repeat is None:
             raise
     if repeat.state == SessionState.UPLOADING:

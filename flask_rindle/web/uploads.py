@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
@@ -21,6 +22,7 @@ from flask_rindle.errors import (
 from flask_rindle.models.asset import Asset
 from flask_rindle.models.states import SESSION_OVER, SessionState, Strategy
 from flask_rindle.models.upload import UploadSession
+from flask_rindle.security.origins import is_origin
 from flask_rindle.storage.base import PresignedUpload
 from flask_rindle.templating import View, pending
 from flask_rindle.uploads.announcement import Announcement
@@ -29,6 +31,8 @@ from flask_rindle.uploads.tickets import Ticket
 
 TICKET_HEADER = "Rindle-Ticket"
 MAX_JSON_BYTES = 64 * 1024
+MAX_PARTS_BYTES = 2 * 1024 * 1024  # ten thousand parts with their etags
+LATE = timedelta(hours=1)
 
 
 def add_routes(blueprint: Blueprint) -> None:
@@ -51,7 +55,7 @@ def open_upload() -> ResponseReturnValue:
     )
     session = _open_or_find(engine, ticket, announced)
     try:
-        upload = _how(engine, engine.uploads.begin(session.id, origin=request.headers.get("Origin")))
+        upload = _how(engine, engine.uploads.begin(session.id, origin=_origin()))
     except RindleError as error:
         engine.uploads.fail(session.id, error)
         raise
@@ -70,6 +74,11 @@ def _open_or_find(engine: Engine, ticket: Ticket, announced: Announcement) -> Up
         return repeat
 
 
+def _origin() -> str | None:
+    origin = request.headers.get("Origin")
+    return origin if is_origin(origin) else None
+
+
 def show_upload(session_id: uuid.UUID) -> ResponseReturnValue:
     """The session as the server knows it, and what its storage has of the bytes."""
     engine = current_engine()
@@ -77,6 +86,8 @@ def show_upload(session_id: uuid.UUID) -> ResponseReturnValue:
     if session.state in SESSION_OVER or session.strategy not in (Strategy.MULTIPART, Strategy.RESUMABLE):
         return session_json(engine, ticket, session, asset)
     session, arrival = engine.uploads.look(session_id)
+    if session.state in SESSION_OVER:
+        return session_json(engine, ticket, session, asset)
     body = session_json(engine, ticket, session, asset, _how(engine, session))
     body["received_bytes"] = arrival.received_bytes
     if session.strategy == Strategy.MULTIPART:
@@ -108,7 +119,7 @@ def complete_upload(session_id: uuid.UUID) -> ResponseReturnValue:
     """Verify, and hand over to the pipeline."""
     engine = current_engine()
     ticket, _, _ = _own(engine, session_id)
-    named = _json().get("parts") if request.content_length else None
+    named = _json(MAX_PARTS_BYTES).get("parts") if _has_body() else None
     done = engine.uploads.complete(session_id, None if named is None else parse_parts(named))
     return session_json(engine, ticket, done.session, done.asset)
 
@@ -130,9 +141,16 @@ def _own(engine: Engine, session_id: uuid.UUID) -> tuple[Ticket, UploadSession, 
     text = request.headers.get(TICKET_HEADER, "")
     ticket = engine.tickets.open(text, actor=engine.host.actor(), late=True)
     session, asset = owned_by(engine, ticket, str(session_id))
-    if ticket.expires_at is not None and ticket.expires_at < session.created_at:
-        raise TicketExpired
+    if ticket.expires_at is not None and ticket.expires_at < engine.clock():
+        _require_lasting(engine, ticket, session)
     return ticket, session, asset
+
+
+def _require_lasting(engine: Engine, ticket: Ticket, session: UploadSession) -> None:
+    """A late ticket was good when the session began, and goes no further than an hour after its end."""
+    ended_at = session.updated_at if session.state in SESSION_OVER else engine.clock()
+    if ticket.expires_at is None or ticket.expires_at < session.created_at or engine.clock() - ended_at > LATE:
+        raise TicketExpired
 
 
 def owned_by(engine: Engine, ticket: Ticket, session_id: str) -> tuple[UploadSession, Asset | None]:
@@ -149,9 +167,9 @@ def owned_by(engine: Engine, ticket: Ticket, session_id: str) -> tuple[UploadSes
 def _is_for_the_same(ticket: Ticket, session: UploadSession) -> bool:
     """A page that was loaded again has a new ticket, and its upload goes on.
 
-    Not where nobody knows whose it is: then an id that somebody else has seen would be enough.
+    Not where nobody knows who asks: then an id that somebody else has seen would be enough.
     """
-    if ticket.actor is None and ticket.owner is None:
+    if ticket.actor is None:
         return False
     owner = (None, None) if ticket.owner is None else (ticket.owner.type, ticket.owner.id)
     place = (ticket.profile, *owner, ticket.slot, ticket.append, ticket.actor)
@@ -165,8 +183,12 @@ def _is_for_the_same(ticket: Ticket, session: UploadSession) -> bool:
     )
 
 
-def _json() -> dict[str, Any]:
-    request.max_content_length = MAX_JSON_BYTES
+def _has_body() -> bool:
+    return bool(request.content_length) or "chunked" in request.headers.get("Transfer-Encoding", "")
+
+
+def _json(most_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    request.max_content_length = most_bytes
     try:
         body = request.get_json(silent=True)
     except (RequestEntityTooLarge, RecursionError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -16,6 +17,7 @@ from flask_rindle import MB, Profile
 from flask_rindle.engine import Engine
 from flask_rindle.errors import (
     MalformedRequest,
+    RindleError,
     SessionClosed,
     StorageUnavailable,
     TooLarge,
@@ -391,6 +393,167 @@ class TestPromotion:
         assert storage._objects == {}
 
 
+class TestOthersAtTheSameTime:
+    """What happens between two steps of ours."""
+
+    def test_a_begin_that_comes_after_the_purge_leaves_nothing(
+        self, engine: Engine, storage: MemoryOfParts, begun: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real, upload = storage.start_parts, begun(DATA)
+        with engine.database.transaction() as db_session:
+            db_session.get_one(UploadSession, upload.session.id).multipart_upload_id = None
+
+        def slow(key: str, terms: Any) -> str:
+            engine.uploads.cancel(upload.session.id)
+            assert storage.uploads == {}
+            return real(key, terms)
+
+        monkeypatch.setattr(storage, "start_parts", slow)
+        with pytest.raises(SessionClosed):
+            engine.uploads.begin(upload.session.id)
+        assert storage.uploads == {}
+
+    def test_who_begins_second_and_cannot_tidy_up_does_the_first_no_harm(
+        self, engine: Engine, storage: MemoryOfParts, begun: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real, upload = storage.start_parts, begun(DATA)
+        with engine.database.transaction() as db_session:
+            db_session.get_one(UploadSession, upload.session.id).multipart_upload_id = None
+
+        def slow(key: str, terms: Any) -> str:
+            monkeypatch.setattr(storage, "start_parts", real)
+            engine.uploads.begin(upload.session.id)
+            return real(key, terms)
+
+        def away(key: str, upload_id: str | None) -> None:
+            raise StorageUnavailable("default", key)
+
+        monkeypatch.setattr(storage, "start_parts", slow)
+        monkeypatch.setattr(storage, "abort_parts", away)
+        session = engine.uploads.begin(upload.session.id)
+        assert session.state == "initialized"
+        assert session.multipart_upload_id in storage.uploads
+
+    def test_time_that_was_given_while_somebody_expires_it_counts(
+        self, engine: Engine, begun: Callable[..., Any], clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        upload = begun(DATA)
+        clock.tick(hours=25)
+        real = engine.uploads._arrivals.look
+
+        def slow(session: UploadSession) -> Any:
+            found = real(session)
+            with engine.database.transaction() as db_session:
+                engine.uploads._sessions.prolong(db_session, session)
+            return found
+
+        monkeypatch.setattr(engine.uploads._arrivals, "look", slow)
+        assert engine.uploads.live(upload.session.id).state == "initialized"
+
+    def test_a_look_at_what_another_has_completed_and_promoted(
+        self, app: Flask, engine: Engine, storage: MemoryOfParts, begun: Callable[..., Any], photo: Any
+    ) -> None:
+        """The parts are gone, and so is the object under the key of the upload."""
+        data = photo()
+        upload = begun(data, Poster, filename="a.jpg", content_type=None)
+        send(storage, upload, data, 1)
+        real = engine.uploads._arrivals.look
+
+        def slow(session: UploadSession) -> Any:
+            with app.app_context():
+                app.extensions["host"].rindle.complete_multipart_upload(upload.session)
+            return real(session)
+
+        engine.uploads._arrivals.look = slow  # type: ignore[method-assign]
+        session, _ = engine.uploads.look(upload.session.id)
+        assert session.state == "completed"
+
+    def test_an_upload_that_is_whole_is_completed_also_after_its_time(
+        self, app: Flask, storage: MemoryOfParts, begun: Callable[..., Any], clock: FrozenClock
+    ) -> None:
+        upload = begun(DATA)
+        send(storage, upload, DATA, 1, 2, 3)
+        clock.tick(hours=25)
+        with app.app_context():
+            assert app.extensions["host"].rindle.verify_completion(upload.session).session.state == "completed"
+
+    def test_no_upload_lives_for_ever(
+        self, app: Flask, engine: Engine, begun: Callable[..., Any], clock: FrozenClock
+    ) -> None:
+        upload = begun(DATA)
+        with app.app_context():
+            for _ in range(7 * 24 // 20):
+                clock.tick(hours=20)
+                app.extensions["host"].rindle.sign_multipart_part(upload.session, 1)
+            clock.tick(hours=20)
+            with pytest.raises(SessionClosed):
+                app.extensions["host"].rindle.sign_multipart_part(upload.session, 1)
+
+    def test_an_upload_that_its_storage_lost_says_so_when_it_is_completed(
+        self, app: Flask, engine: Engine, storage: MemoryOfParts, begun: Callable[..., Any]
+    ) -> None:
+        upload = begun(DATA)
+        storage.uploads.clear()
+        with app.app_context(), pytest.raises(SessionClosed):
+            app.extensions["host"].rindle.verify_completion(upload.session)
+        assert engine.uploads.find(upload.session.id)[0].error_code == "upload_gone"
+
+    def test_a_storage_that_is_gone_from_the_settings_expires_all_the_same(
+        self, engine: Engine, begun: Callable[..., Any], clock: FrozenClock
+    ) -> None:
+        jobs: Any = engine.jobs
+        upload = begun(DATA)
+        with engine.database.transaction() as db_session:
+            db_session.get_one(UploadSession, upload.session.id).storage = "gone"
+        clock.tick(hours=25)
+        jobs.drain()
+        assert engine.uploads.find(upload.session.id)[0].state == "expired"
+
+    def test_a_storage_that_is_away_for_days_holds_no_session_for_ever(
+        self,
+        engine: Engine,
+        storage: MemoryOfParts,
+        begun: Callable[..., Any],
+        clock: FrozenClock,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def away(*_: Any) -> Any:
+            raise StorageUnavailable("default", "key")
+
+        jobs: Any = engine.jobs
+        upload = begun(DATA)
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, "list_parts", away)
+            for _ in range(40):
+                clock.tick(hours=25)
+                jobs.drain()
+        assert engine.uploads.find(upload.session.id)[0].state == "expired"
+        assert storage.uploads == {}
+
+
+class Exhibit(Profile):
+    public = True
+    max_bytes = 100 * MB
+
+
+def test_nothing_lies_where_everybody_may_read_before_it_has_passed(
+    make_app: Callable[..., Flask], photo: Callable[..., bytes], small_parts: int
+) -> None:
+    backend = "flask_rindle.testing.storages:MemoryOfParts"
+    app, data = make_app(profiles=[Exhibit], storages={"default": {"backend": backend}}), photo()
+    engine, rindle = app.extensions["rindle"], app.extensions["host"].rindle
+    with app.app_context():
+        upload = rindle.initiate_multipart_upload(
+            Exhibit, filename="a.jpg", content_type="image/jpeg", byte_size=len(data)
+        )
+        assert upload.upload_key.startswith("incoming/")
+        send(engine.storages["default"], upload, data, 1)
+        done = rindle.complete_multipart_upload(upload.session)
+    asset = engine.feed.asset(done.asset.id)
+    assert (asset.state, list(engine.storages["default"]._objects)) == ("ready", [asset.storage_key])
+    assert not asset.storage_key.startswith("incoming/")
+
+
 class TestRoutes:
     @pytest.fixture
     def client(self, app: Flask, small_parts: int, monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
@@ -479,3 +642,97 @@ class TestRoutes:
         assert client.get(url, headers=older).json["code"] == "ticket_expired"
         body = {"filename": "film.txt", "byte_size": 10}
         assert client.post("/rindle/uploads", json=body, headers=headers).json["code"] == "ticket_expired"
+
+    def test_a_late_ticket_goes_no_further_than_an_hour_after_the_end(
+        self, app: Flask, client: FlaskClient, clock: FrozenClock, storage: MemoryOfParts
+    ) -> None:
+        headers = self.ticket(app, expires_in=60)
+        url = f"/rindle/uploads/{self.opened(client, headers, 100)['id']}"
+        clock.tick(hours=2)
+        assert client.delete(url, headers=headers).status_code == 204
+        assert client.get(url, headers=headers).status_code == 200
+        clock.tick(minutes=61)
+        assert client.get(url, headers=headers).json["code"] == "ticket_expired"
+
+    def test_who_asks_must_be_known_to_go_on_with_another_ticket(
+        self, make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of a page for everybody the owner says where files go, not who sends them."""
+        monkeypatch.setattr("flask_rindle.uploads.strategies.LARGE_BYTES", 1)
+        app = make_app(
+            profiles=[Film], storages={"default": {"backend": "flask_rindle.testing.storages:MemoryOfParts"}}
+        )
+        host = app.extensions["host"]
+        with app.app_context():
+            page = host.User(name="page")
+            host.db.session.add(page)
+            host.db.session.commit()
+            tickets = [host.rindle.upload_ticket(Film, owner=page, slot="film") for _ in range(2)]
+        client, (mine, theirs) = app.test_client(), [{"Rindle-Ticket": ticket} for ticket in tickets]
+        url = f"/rindle/uploads/{self.opened(client, mine, 100)['id']}"
+        assert [client.get(url, headers=who).status_code for who in (mine, theirs)] == [200, 404]
+
+    def test_another_file_of_the_same_name_and_size_is_another_upload(
+        self, app: Flask, client: FlaskClient, storage: MemoryOfParts
+    ) -> None:
+        headers = self.ticket(app)
+        body = {"filename": "film.txt", "content_type": "text/plain", "byte_size": len(DATA)}
+        assert client.post("/rindle/uploads", json=body, headers=headers).status_code == 201
+        for other in ({"checksum": f"sha256:{'0' * 64}"}, {"content_type": "text/csv"}):
+            answer = client.post("/rindle/uploads", json=body | other, headers=headers)
+            assert (answer.status_code, answer.json["code"]) == (409, "ticket_used")
+        assert client.post("/rindle/uploads", json=body, headers=headers).status_code == 201
+
+    def test_the_form_leaves_it_alone(self, app: Flask, client: FlaskClient, engine: Engine) -> None:
+        headers = self.ticket(app)
+        opened = self.opened(client, headers)
+        fields = {"ticket": headers["Rindle-Ticket"], "session": opened["id"], "file": (io.BytesIO(b"x"), "film.txt")}
+        answer = client.post("/rindle/uploads/form", data=fields, headers={"Accept": "application/json"})
+        assert (answer.status_code, answer.json["code"]) == (400, "malformed_request")
+        session, _ = engine.uploads.find(uuid.UUID(opened["id"]))
+        assert session.state == "initialized"
+
+    def test_as_many_parts_can_be_named_as_there_may_be(self, app: Flask, client: FlaskClient) -> None:
+        headers = self.ticket(app)
+        url = f"/rindle/uploads/{self.opened(client, headers)['id']}/complete"
+        parts = [{"number": number, "etag": f'"{number:032x}"'} for number in range(1, 10_001)]
+        assert client.post(url, json={"parts": parts}, headers=headers).json["code"] == "upload_incomplete"
+
+    def test_a_body_of_unknown_length_is_read(self, app: Flask, client: FlaskClient) -> None:
+        headers = self.ticket(app)
+        url = f"/rindle/uploads/{self.opened(client, headers)['id']}/complete"
+        chunked = headers | {"Transfer-Encoding": "chunked", "Content-Type": "application/json"}
+        environ = {"wsgi.input_terminated": True, "wsgi.input": io.BytesIO(b'{"parts": 7}')}
+        answer = client.post(url, headers=chunked, environ_overrides=environ)
+        assert (answer.status_code, answer.json["field"]) == (400, "parts")
+
+
+NONSENSE = [True, -1, 1.5, 10**30, b"x", [], {}, object(), "\0"]
+
+
+@pytest.mark.parametrize("value", NONSENSE, ids=lambda value: type(value).__name__)
+def test_nonsense_from_python_is_an_error_of_ours(app: Flask, engine: Engine, value: Any) -> None:
+    with app.app_context():
+        rindle = app.extensions["host"].rindle
+        calls: dict[str, Callable[[], Any]] = {
+            "byte_size": lambda: rindle.initiate_multipart_upload(Film, byte_size=value),
+            "expires_in": lambda: rindle.upload_ticket(Film, expires_in=value),
+            "max_files": lambda: rindle.upload_ticket(Film, max_files=value),
+            "actor": lambda: rindle.upload_ticket(Film, actor=value),
+            "life": lambda: rindle.presigned_put(Film, "a", byte_size=1, expires_in=value),
+            "events": lambda: rindle.events_token(f"asset:{uuid.uuid4()}", expires_in=value),
+            "head": lambda: rindle.head(Film, value),
+            "session": lambda: rindle.sign_multipart_part(value, 1),
+        }
+        if not isinstance(value, str):
+            calls |= {
+                "filename": lambda: rindle.initiate_multipart_upload(Film, byte_size=1, filename=value),
+                "content_type": lambda: rindle.initiate_multipart_upload(Film, byte_size=1, content_type=value),
+                "checksum": lambda: rindle.initiate_multipart_upload(Film, byte_size=1, checksum=value),
+            }
+        for name, call in calls.items():
+            with pytest.raises(RindleError) as caught:
+                call()
+            assert caught.value.code in ("malformed_request", "unknown_name", "invalid_key"), name
+    with engine.database.reading() as db_session:
+        assert db_session.query(UploadSession).count() == 0

@@ -13,7 +13,14 @@ from sqlalchemy import text
 
 from flask_rindle import MB, Profile
 from flask_rindle.engine import Engine
-from flask_rindle.errors import SessionClosed, StorageUnavailable, UploadIncomplete, UploadUnsupported
+from flask_rindle.errors import (
+    MalformedRequest,
+    SessionClosed,
+    StorageUnavailable,
+    TooLarge,
+    UploadIncomplete,
+    UploadUnsupported,
+)
 from flask_rindle.models import UploadSession
 from flask_rindle.testing.clock import FrozenClock
 from flask_rindle.testing.storages import ResumableMemory
@@ -193,6 +200,59 @@ class TestTheEnd:
         jobs.drain()
         session, _ = engine.uploads.find(upload.session.id)
         assert session.state == "signed", "the job is tried again"
+
+    def test_an_upload_that_is_whole_is_so_although_the_storage_forgot_how_it_came(
+        self, storage: ResumableMemory, begun: Callable[..., Any], status: Any
+    ) -> None:
+        upload = begun()
+        storage.send(upload.session_uri, DATA, last=True)
+        storage._complete.clear()
+        assert status(upload).state == "complete"
+
+    def test_more_than_the_profile_takes_ends_it(
+        self, engine: Engine, storage: ResumableMemory, begun: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nobody knew the size."""
+        monkeypatch.setattr(Film, "max_bytes", 100)
+        upload = begun(byte_size=None)
+        storage.send(upload.session_uri, DATA)
+        with pytest.raises(TooLarge):
+            engine.uploads.look(upload.session.id)
+        assert engine.uploads.find(upload.session.id)[0].error_code == "too_large"
+        assert storage.uploads == {}
+
+    @pytest.mark.parametrize("end", ["expiry", "cancel"])
+    def test_a_key_that_is_gone_keeps_no_row_and_no_bytes(
+        self,
+        app: Flask,
+        engine: Engine,
+        storage: ResumableMemory,
+        begun: Callable[..., Any],
+        clock: FrozenClock,
+        end: str,
+    ) -> None:
+        jobs: Any = engine.jobs
+        upload = begun()
+        storage.send(upload.session_uri, DATA, last=True)
+        with engine.database.transaction() as db_session:
+            db_session.get_one(UploadSession, upload.session.id).session_uri = "altered"
+        if end == "cancel":
+            engine.uploads.cancel(upload.session.id)
+        else:
+            clock.tick(hours=25)
+        jobs.drain()
+        assert storage._objects == {}
+        assert engine.uploads.find(upload.session.id)[1] is None
+
+
+@pytest.mark.parametrize(
+    "origin", ["example.org", "https://a/b", "null", "", "https://a\r\nX: 1", 7, True, ["https://a"]]
+)
+def test_what_is_no_origin_is_refused(begun: Callable[..., Any], engine: Engine, origin: Any) -> None:
+    with pytest.raises(MalformedRequest, match="origin"):
+        begun(origin=origin)
+    with engine.database.reading() as db_session:
+        assert db_session.query(UploadSession).count() == 0
 
 
 class TestTwoAtOnce:

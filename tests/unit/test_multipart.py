@@ -41,9 +41,10 @@ def test_there_is_no_ceiling_of_48_gib() -> None:
 
 
 def test_more_than_the_storage_takes_is_too_large() -> None:
-    with pytest.raises(TooLarge) as caught:
-        choose_part_bytes(5 * GB * 10_000 + 1, PartLimits())
-    assert caught.value.limit_bytes == 5 * GB * 10_000
+    for limits, most in ((PartLimits(), 5 * TB), (PartLimits(largest_bytes=8 * MB, most=100), 800 * MB)):
+        with pytest.raises(TooLarge) as caught:
+            choose_part_bytes(most + 1, limits)
+        assert caught.value.limit_bytes == most
 
 
 @pytest.mark.parametrize(
