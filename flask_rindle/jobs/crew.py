@@ -27,6 +27,7 @@ log = logging.getLogger("flask_rindle.jobs")
 POLL_SECONDS = 1.0
 # A row that is due and cannot be had is somebody's for a moment.
 _MOMENT_SECONDS = 0.01
+_AFTER_THE_LAST_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,18 +94,35 @@ class Shift:
 
     def _work(self, name: str) -> None:
         while not self._stopping.is_set():
-            with self._turn:
-                claim = self._await_claim(name)
+            claim = self._take_up(name)
+            if claim is None:
+                with self._turn:
+                    claim = self._await_claim(name)
             if claim is not None:
                 self._run(claim)
                 self._at_work.discard(name)
+
+    def _take_up(self, name: str) -> Claim | None:
+        """What whoever had the turn saw beside its own job; trouble is for whoever has it next."""
+        if not self._hand.is_good:
+            return None
+        self._at_work.add(name)
+        try:
+            claim = self._workplace.outbox.claim(name, queues=self._crew.queues, hand=self._hand, without_look=True)
+        except Exception:  # noqa: BLE001 - the same trouble comes up at the next look, and is told there
+            claim = None
+        if claim is None:
+            self._at_work.discard(name)
+        else:
+            self.claims += 1
+        return claim
 
     def _await_claim(self, name: str) -> Claim | None:
         """The next job; None when it is time to stop, or trouble passed by."""
         if self._hand.had_the_last:
             # Its thread is about to begin, and a look for more would be in its way. Whatever comes rings.
             self._hand.had_the_last = False
-            self._rings = self._workplace.wakeups.wait(self._rings, _MOMENT_SECONDS)
+            self._rings = self._workplace.wakeups.wait(self._rings, _AFTER_THE_LAST_SECONDS)
         while not self._stopping.is_set():
             claim, pause = self._look(name)
             if claim is not None:

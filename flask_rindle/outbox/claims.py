@@ -6,6 +6,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -109,8 +110,10 @@ class Hand:
 
     def draw(self) -> Iterator[uuid.UUID]:
         """One after the other; what is not drawn stays."""
-        while self._ids:
-            yield self._ids.popleft()
+        ids = self._ids
+        with suppress(IndexError):  # another thread drew the last one
+            while ids:
+                yield ids.popleft()
 
 
 def take(db_session: Session, job_id: uuid.UUID, worker: str, now: datetime) -> Claim | None:

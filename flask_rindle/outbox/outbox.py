@@ -128,10 +128,12 @@ class Outbox:
         queues: Collection[str] | None = None,
         job_id: uuid.UUID | None = None,
         hand: Hand | None = None,
+        without_look: bool = False,
     ) -> Claim | None:
         """The most urgent job that is due, or the given one if it is due; None when there is nothing to claim.
 
         With a `hand`, one that was seen a moment ago is taken without looking again, and what is seen is kept in it.
+        `without_look`: one of the hand or none; several threads may do so at once.
         """
         now, wanted = self._clock(), due.all_queues(queues)
         if job_id is not None:
@@ -139,7 +141,9 @@ class Outbox:
                 return take(db_session, job_id, worker, now)
         hand = Hand() if hand is None else hand
         claim = self._take_up(hand, worker, now) if hand.is_good else None
-        if claim is None and self._database.writes_at_once:
+        if claim is not None or without_look:
+            return claim
+        if self._database.writes_at_once:
             with self._database.statements() as connection:
                 claim, seen = look_and_take_at_once(connection, wanted, worker, now)
             _deal_behind(hand, seen, claim)

@@ -129,7 +129,7 @@ def test_a_job_that_comes_after_the_last_one_was_taken_is_heard(
 ) -> None:
     """The next thread does not look at once: it waits for a ring first, and hears one that came before it waited."""
     monkeypatch.setattr(crews, "POLL_SECONDS", 3600)
-    monkeypatch.setattr(crews, "_MOMENT_SECONDS", 3600)
+    monkeypatch.setattr(crews, "_AFTER_THE_LAST_SECONDS", 3600)
     with counted_claims(site) as looks, site.scripted("hold"):
         open_jobs(Crew(threads=4))
         until(lambda: len(looks) == 1)

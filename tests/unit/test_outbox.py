@@ -1115,6 +1115,25 @@ class TestHand:
         assert claim is not None
         assert claim.asset_id == (seen if is_good else urgent)
 
+    def test_is_drawn_from_by_several_threads(
+        self, outbox: Outbox, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each job goes to one of them, and nobody looks."""
+        monkeypatch.setattr("flask_rindle.outbox.claims.HAND_SECONDS", 60)
+        hand, assets = Hand(), {put(outbox) for _ in range(6)}
+        first = outbox.claim("w1", hand=hand)
+        assert first is not None
+        taken: list[uuid.UUID] = []
+
+        def draw(name: str) -> None:
+            while (claim := outbox.claim(name, hand=hand, without_look=True)) is not None:
+                taken.append(claim.asset_id)
+
+        with ThreadPoolExecutor(3) as threads:
+            list(threads.map(draw, ["w1", "w2", "w3"]))
+        assert sorted([first.asset_id, *taken]) == sorted(assets)
+        assert outbox.claim("w1", hand=hand, without_look=True) is None
+
     def test_knows_whether_the_last_due_job_was_taken(self, outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
         """A colleague need not look again at once; of many there may be more than were seen."""
         monkeypatch.setattr("flask_rindle.outbox.claims.HAND_SECONDS", 60)

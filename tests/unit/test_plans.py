@@ -39,7 +39,7 @@ from flask_rindle.models import Asset, Event, Job, UploadSession, metadata
 from flask_rindle.models.states import Strategy
 from flask_rindle.ops.repair import Repair
 from flask_rindle.ops.retention import BATCH, Retention
-from flask_rindle.outbox import Claim, JobKind, Outbox, Priority, Queue
+from flask_rindle.outbox import Claim, Hand, JobKind, Outbox, Priority, Queue
 from flask_rindle.readiness import Feed
 from flask_rindle.testing.clock import FrozenClock
 from flask_rindle.types import new_id
@@ -107,6 +107,11 @@ class Ground:
         claim = self.engine.outbox.claim("w", job_id=self.job_of(self.add()))
         assert claim is not None
         return claim
+
+    def take_up(self) -> None:
+        hand = Hand()
+        hand.deal([self.job_of(self.add())])
+        assert self.engine.outbox.claim("w", hand=hand, without_look=True) is not None
 
     def ticket(self, **how: Any) -> Ticket:
         return Ticket(profile="avatar", max_files=5, **how)
@@ -187,6 +192,7 @@ VERBS.update(
         "Outbox.claim from one queue": lambda ground: ground.engine.outbox.claim("w", queues=[Queue.MEDIA]),
         "Outbox.claim when nothing is due": lambda ground: ground.long_ago().claim("w"),
         "Outbox.claim of one job": lambda ground: ground.claim(),
+        "Outbox.claim of what is in the hand": lambda ground: ground.take_up(),
         "Outbox.next_due_at of all queues": lambda ground: ground.engine.outbox.next_due_at(),
         "Outbox.next_due_at of one queue": lambda ground: ground.engine.outbox.next_due_at([Queue.PURGE]),
         "Outbox.unclaimed": lambda ground: ground.engine.outbox.unclaimed(timedelta(minutes=1), limit=100),
