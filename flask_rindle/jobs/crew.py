@@ -62,6 +62,7 @@ class Shift:
         self._rings = 0
         self._at_work: set[str] = set()
         self.claims = 0
+        self._counting = threading.Lock()
         name = f"{socket.gethostname()}:{os.getpid()}"
         self.threads = [
             threading.Thread(target=self._work, args=(f"{name}:{number}",), name=f"rindle-worker-{number}", daemon=True)
@@ -114,8 +115,12 @@ class Shift:
         if claim is None:
             self._at_work.discard(name)
         else:
-            self.claims += 1
+            self._count()
         return claim
+
+    def _count(self) -> None:
+        with self._counting:
+            self.claims += 1
 
     def _await_claim(self, name: str) -> Claim | None:
         """The next job; None when it is time to stop, or trouble passed by."""
@@ -135,7 +140,7 @@ class Shift:
             self._at_work.add(name)
             claim = self._workplace.outbox.claim(name, queues=self._crew.queues, hand=self._hand)
             if claim is not None:
-                self.claims += 1
+                self._count()
                 return claim, 0
             self._at_work.discard(name)
             self._workplace.tidy()
