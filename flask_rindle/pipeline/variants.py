@@ -190,22 +190,33 @@ class VariantWork:
         self, claim: Claim, asset: Asset, variants: Mapping[str, Variant], results: Iterable[Made | Failed]
     ) -> None:
         errors = {answer.name: answer.error for answer in results if isinstance(answer, Failed)}
-        lost = {name for name, error in errors.items() if isinstance(error, LifecycleError)}
-        overtaken: list[Variant] = []
-        with self._tools.database.transaction() as db_session:
-            for name in sorted(errors.keys() - lost):
-                try:
-                    self._put_back_or_fail(db_session, variants[name], errors[name])
-                except LostRace:
-                    # Whoever cancelled it meanwhile has decided what becomes of it.
-                    overtaken.append(variants[name])
-            roll_up(db_session, claim.asset_id, now=self._tools.clock())
-            self._require_ours(db_session, claim)
-        for variant in overtaken:
-            self._remove_what_was_stored(asset, variant)
+        troubled = {name: variants[name] for name in sorted(errors) if not isinstance(errors[name], LifecycleError)}
+        overtaken = list(troubled.values())
+        try:
+            overtaken = self._put_back(claim, troubled, errors)
+        finally:
+            # All of them when the job is somebody else's by now, and with it what becomes of its variants.
+            for variant in overtaken:
+                self._remove_what_was_stored(asset, variant)
         for error in errors.values():
             if _passes_by(error):
                 raise error
+
+    def _put_back(
+        self, claim: Claim, variants: Mapping[str, Variant], errors: Mapping[str, RindleError]
+    ) -> list[Variant]:
+        """Have them made again, or fail them; those that somebody else has moved. Raises LostRace."""
+        overtaken: list[Variant] = []
+        with self._tools.database.transaction() as db_session:
+            for name, variant in variants.items():
+                try:
+                    self._put_back_or_fail(db_session, variant, errors[name])
+                except LostRace:
+                    # Whoever cancelled it meanwhile has decided what becomes of it.
+                    overtaken.append(variant)
+            roll_up(db_session, claim.asset_id, now=self._tools.clock())
+            self._require_ours(db_session, claim)
+        return overtaken
 
     def _remove_what_was_stored(self, asset: Asset, variant: Variant) -> None:
         """Remove what was stored before the trouble that kept it from being published."""

@@ -466,6 +466,27 @@ class TestDigestChangeAgainstPublish:
             other.settle()
             world.check()
 
+    def test_with_a_database_that_was_busy_after_the_take_over(self, world: World, newer: World) -> None:
+        """Nothing was published, and the key of what was stored is no longer the recipe's."""
+        asset_id = world.promoted()
+        claim = world.claim()
+        step: Any = world.engine.pipeline._steps[claim.kind]
+        calls = count(1)
+
+        def troubled(*_: Any) -> None:
+            if next(calls) == 1:
+                world.lose_lease()
+                newer.work()
+            raise DatabaseBusy
+
+        step._publish = troubled
+        world.engine.pipeline.run(claim)
+        del step._publish
+        newer.settle()
+        world.check()
+        (thumb,) = world.rows(Variant, name="thumb", asset_id=asset_id)
+        assert (thumb.state, thumb.recipe_digest) == ("ready", Newer.recipe("thumb").digest)
+
     def test_freely(self, world: World, newer: World) -> None:
         for _ in range(ROUNDS):
             world.promoted()
