@@ -33,7 +33,7 @@ PARTS_BEFORE_GROWTH = 1000
 LARGEST_IN_MEMORY = 16 * MB
 PARTS_AT_ONCE = 3  # and one that is being read
 
-SLICES_AT_ONCE = 8
+SLICES_AT_ONCE = 6
 
 Body = bytearray | BinaryIO | Slice
 
